@@ -1,0 +1,42 @@
+# What a developer runs. Everything but `clean` and `help` sets up what it needs first: Debian's
+# packages and .venv (see scripts/bootstrap). ARGS= passes options on to the program that is run.
+
+PYTHON := .venv/bin/python
+ARGS ?=
+SOAK_STEPS ?= 200000
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: ready
+ready: ## install what is missing, no more
+	@scripts/bootstrap
+
+.PHONY: fuzz
+fuzz: ready ## one minute of testing against a live QEMU (ARGS="--seed 1")
+	@.venv/bin/qbprop fuzz --max-time 60s $(ARGS)
+
+.PHONY: test
+test: lint ## lint, then every test (ARGS="-k bitmap")
+	$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: ready ## ruff and mypy --strict over everything
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+
+.PHONY: format
+format: ready ## let ruff lay out the code
+	$(PYTHON) -m ruff check --fix
+	$(PYTHON) -m ruff format
+
+.PHONY: soak
+soak: ready ## campaigns with one seed after another, until SOAK_STEPS steps are checked
+	@$(PYTHON) scripts/soak.py --steps $(SOAK_STEPS) --out build/soak $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was built; .venv and qbprop-runs stay
+	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src model tests scripts -name __pycache__ -prune -exec rm -rf {} +

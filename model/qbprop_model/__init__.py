@@ -1,0 +1,1 @@
+"""The shadow model: what QEMU must do, derived from the operations alone."""

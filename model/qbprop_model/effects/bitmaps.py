@@ -1,0 +1,109 @@
+"""Bitmap commands (semantics 1.1, 3)."""
+
+from qbprop_model.disk import Refused
+from qbprop_model.effects.dispatch import effect, references
+from qbprop_model.expectation import Reason
+from qbprop_model.operations import (
+    BitmapAdd,
+    BitmapClear,
+    BitmapDisable,
+    BitmapEnable,
+    BitmapMerge,
+    BitmapRemove,
+)
+from qbprop_model.state import Outcome, State
+
+NAME_LIMIT = 1023
+"""The longest bitmap name, in bytes of UTF-8."""
+
+
+@effect.register
+def _(op: BitmapAdd, world: State) -> Outcome:
+    rules = world.rules
+    check_arguments(op)
+    name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
+    if not op.name:
+        raise Refused(Reason.BITMAP_NAME_EMPTY)
+    granularity = op.granularity
+    if granularity is None:
+        image = world.images[node.image]
+        cluster = image.cluster_size if image.format == "qcow2" else None
+        granularity = rules.default_granularity(cluster)
+    elif not rules.granularity_accepted(granularity):
+        raise Refused(Reason.BAD_GRANULARITY)
+    if op.name in node.bitmaps:
+        raise Refused(Reason.BITMAP_EXISTS, op.name)
+    if len(op.name.encode()) > NAME_LIMIT:
+        raise Refused(Reason.BITMAP_NAME_TOO_LONG)
+    bitmap = rules.add(world.size(node), granularity, disabled=op.disabled)
+    world.put_bitmap(name, op.name, bitmap)
+    return Outcome()
+
+
+def check_arguments(op: BitmapAdd) -> None:
+    """QAPI refuses what does not fit 32 bits before the command starts (1.1)."""
+    if op.granularity is not None and op.granularity >= 2**32:
+        raise Refused(Reason.GRANULARITY_OUT_OF_RANGE)
+
+
+@effect.register
+def _(op: BitmapRemove, world: State) -> Outcome:
+    start_remove(op, world)
+    finish_removes(world)
+    return Outcome()
+
+
+def start_remove(op: BitmapRemove, world: State) -> None:
+    """The bitmap is busy and keeps its name until the transaction commits (3.2)."""
+    name, bitmap = world.usable(op.node, op.name)
+    world.put_bitmap(name, op.name, world.rules.occupy(bitmap))
+    world.removing = (*world.removing, (name, op.name))
+
+
+def finish_removes(world: State) -> None:
+    """The commit: what was being removed is gone."""
+    for node, name in world.removing:
+        world.drop_bitmap(node, name)
+    world.removing = ()
+
+
+@effect.register
+def _(op: BitmapClear, world: State) -> Outcome:
+    name, bitmap = world.usable(op.node, op.name)
+    world.put_bitmap(name, op.name, world.rules.clear(bitmap))
+    return Outcome()
+
+
+@effect.register
+def _(op: BitmapEnable, world: State) -> Outcome:
+    name, bitmap = world.usable(op.node, op.name)
+    world.put_bitmap(name, op.name, world.rules.enable(bitmap))
+    return Outcome()
+
+
+@effect.register
+def _(op: BitmapDisable, world: State) -> Outcome:
+    name, bitmap = world.usable(op.node, op.name)
+    world.put_bitmap(name, op.name, world.rules.disable(bitmap))
+    return Outcome()
+
+
+@effect.register
+def _(op: BitmapMerge, world: State) -> Outcome:
+    name, target = world.bitmap(op.node, op.target)
+    size = world.size(world.nodes[name])
+    sources = []
+    for source in op.sources:
+        where = op.node if source.node is None else source.node
+        source_node, bitmap = world.usable(where, source.name)
+        if world.size(world.nodes[source_node]) != size:
+            raise Refused(Reason.BITMAP_SIZES_DIFFER)
+        sources.append(bitmap)
+    world.usable(op.node, op.target)
+    world.put_bitmap(name, op.target, world.rules.merge(target, sources, size))
+    return Outcome()
+
+
+@references.register
+def _(op: BitmapMerge) -> tuple[str, ...]:
+    return (op.node, *(source.node for source in op.sources if source.node is not None))

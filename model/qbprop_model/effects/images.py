@@ -1,0 +1,88 @@
+"""Disks and image files (semantics 5.3, 11): what qemu-img makes, what QEMU opens."""
+
+from qbprop_model.disk import Cell, Image, Refused
+from qbprop_model.effects.dispatch import effect
+from qbprop_model.expectation import Reason
+from qbprop_model.operations import (
+    TARGETS,
+    AddDisk,
+    CreateImage,
+    InvalidOperationError,
+    Layer,
+    RebaseImage,
+)
+from qbprop_model.state import Node, Outcome, State
+
+
+def _create(layer: Layer, backing: str | None, world: State) -> Image:
+    return world.rules.create(
+        format=layer.format,
+        size=layer.size,
+        cluster_size=layer.cluster_size,
+        compat=layer.compat,
+        extended_l2=layer.extended_l2,
+        backing=backing,
+    )
+
+
+@effect.register
+def _(op: AddDisk, world: State) -> Outcome:
+    world.check_slot(op.node, op.drive)
+    backing = None
+    for index in reversed(range(len(op.layers))):
+        layer, name = op.layers[index], f"{op.node}.{index}"
+        image = _create(layer, backing, world)
+        below = () if backing is None else world.chain(backing)
+        for pattern in layer.data:
+            if pattern.offset + pattern.length > layer.size:
+                raise InvalidOperationError("a pattern must lie within its image")
+            cell = Cell(pattern.data, world.step)
+            image = world.rules.write((image, *below), pattern.offset, pattern.length, cell)
+        world.images[name] = image
+        backing = name
+    if op.detect_zeroes == "unmap" and op.discard != "unmap" and op.drive is None:
+        raise Refused(Reason.IMAGE_REFUSED)
+    world.nodes[op.node] = Node(
+        image=f"{op.node}.0",
+        drive=op.drive,
+        discard=op.discard == "unmap",
+        detect_zeroes=op.detect_zeroes,
+    )
+    if op.drive is not None:
+        world.roots[op.drive] = op.node
+    return Outcome()
+
+
+def _check_backing(image: str, backing: str | None, world: State) -> None:
+    """A target may back only targets of a larger number, so that no chain is a ring."""
+    if image not in TARGETS:
+        raise InvalidOperationError(f"there is no target {image}")
+    if backing is None:
+        return
+    if backing not in world.images or backing not in TARGETS[: TARGETS.index(image)]:
+        raise InvalidOperationError(f"{backing} cannot back {image}")
+
+
+@effect.register
+def _(op: CreateImage, world: State) -> Outcome:
+    _check_backing(op.image, op.backing, world)
+    if op.layer.data:
+        raise InvalidOperationError("a target is created empty")
+    try:
+        image = _create(op.layer, op.backing, world)
+    except Refused:
+        world.check_unused(op.image)
+        world.images.pop(op.image, None)
+        raise
+    world.put_image(op.image, image)
+    return Outcome()
+
+
+@effect.register
+def _(op: RebaseImage, world: State) -> Outcome:
+    _check_backing(op.image, op.backing, world)
+    image = world.images.get(op.image)
+    if image is None:
+        raise Refused(Reason.NO_SUCH_FILE)
+    world.images[op.image] = world.rules.rebase(image, op.backing)
+    return Outcome(contents=(op.image,))

@@ -1,0 +1,56 @@
+"""Transactions: all actions, or none (semantics 3.2)."""
+
+from qbprop_model.disk import Refused
+from qbprop_model.effects.backups import finish_jobs, open_target, start_backup
+from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
+from qbprop_model.effects.dispatch import effect, references
+from qbprop_model.expectation import Reason
+from qbprop_model.operations import (
+    Abort,
+    Action,
+    BitmapAdd,
+    BitmapRemove,
+    BlockdevBackup,
+    DriveBackup,
+    Transaction,
+    operation_name,
+)
+from qbprop_model.state import Outcome, State
+
+
+@effect.register
+def _(op: Transaction, world: State) -> Outcome:
+    for action in op.actions:
+        if isinstance(action, BlockdevBackup) and action.target not in world.opened:
+            open_target(action, world)
+    for action in op.actions:
+        if isinstance(action, BitmapAdd):
+            check_arguments(action)
+    for action in op.actions:
+        try:
+            _act(action, world, grouped=op.grouped)
+        except Refused as refused:
+            reason, subject = refused.refusal.reason, refused.refusal.subject
+            raise Refused(reason, subject, operation_name(action)) from None
+    finish_removes(world)
+    return finish_jobs(world, grouped=op.grouped)
+
+
+def _act(action: Action, world: State, *, grouped: bool) -> None:
+    """One action sees what the earlier ones did."""
+    match action:
+        case Abort():
+            raise Refused(Reason.ABORTED)
+        case DriveBackup() | BlockdevBackup():
+            start_backup(action, world)
+        case _ if grouped:
+            raise Refused(Reason.GROUPED_UNSUPPORTED)
+        case BitmapRemove():
+            start_remove(action, world)
+        case _:
+            effect(action, world)
+
+
+@references.register
+def _(op: Transaction) -> tuple[str, ...]:
+    return tuple(ref for action in op.actions for ref in references(action))

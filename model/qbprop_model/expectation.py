@@ -1,0 +1,139 @@
+"""What must hold after an operation: the model's answer, before QEMU is asked.
+
+An :class:`Expectation` is plain data. It is exact: where it names a reason, that reason must
+come; where it gives contents, every byte must agree.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import Protocol
+
+from qbprop_model.data import Bytes
+
+
+class Reason(StrEnum):
+    """Why QEMU must refuse. How each reads in a reply stands in ``qbprop.qemu.reasons``.
+
+    The section of the semantics that holds the rule is given behind each.
+    """
+
+    NODE_NOT_FOUND = auto()  # 3: any bitmap command but add
+    DEVICE_NOT_FOUND = auto()  # 3: add; 6.1: backup
+    RESIZE_NOT_FOUND = auto()  # 5.1: block_resize of an unknown node or drive
+    GUEST_NOT_FOUND = auto()  # 10: guest I/O on an empty slot
+    BITMAP_EXISTS = auto()  # 3
+    BITMAP_NAME_EMPTY = auto()  # 3
+    BITMAP_NAME_TOO_LONG = auto()  # 3
+    BAD_GRANULARITY = auto()  # 1.1, 3
+    GRANULARITY_OUT_OF_RANGE = auto()  # 1.1: does not fit 32 bits
+    BITMAP_NOT_FOUND = auto()  # 3
+    BITMAP_BUSY = auto()  # 3, 3.2
+    BITMAP_SIZES_DIFFER = auto()  # 3
+    ABORTED = auto()  # 3.2
+    GROUPED_UNSUPPORTED = auto()  # 3.2
+    PAST_END = auto()  # 1.2: guest I/O across or past the end
+    NOT_SUPPORTED = auto()  # 1.2: compressed write on raw
+    NOT_SECTOR_ALIGNED = auto()  # qemu-io's own limit on compressed writes
+    NOT_ALIGNED = auto()  # 1.2: compressed write off the cluster grid
+    ALREADY_ALLOCATED = auto()  # 1.2: compressed write onto allocated clusters
+    SIZE_NOT_ALIGNED = auto()  # 5.1
+    SIZE_TOO_LARGE = auto()  # 5.1
+    GROW_UNSUPPORTED = auto()  # 5.3: qcow2 v2 over a longer backing file
+    BACKUP_BITMAP_NOT_FOUND = auto()  # 6.1
+    BITMAP_MODE_USELESS = auto()  # 6.1: full or top with never
+    BITMAP_MODE_NOT_ON_SUCCESS = auto()  # 6.1: incremental with another mode
+    BITMAP_NEEDED = auto()  # 6.1: bitmap, incremental without a bitmap
+    BITMAP_MODE_NEEDED = auto()  # 6.1
+    BITMAP_MODE_WITHOUT_BITMAP = auto()  # 6.1
+    SYNC_NONE_WITH_BITMAP = auto()  # 6.1
+    BACKUP_SIZES_DIFFER = auto()  # 6.1
+    COMPRESS_UNSUPPORTED = auto()  # 6.1
+    JOB_ID_INVALID = auto()  # 6.1
+    JOB_ID_TAKEN = auto()  # 6.1
+    NO_SUCH_FILE = auto()  # a target that was never created
+    IMAGE_REFUSED = auto()  # 5.3: topologies that qemu-img or QEMU refuses
+    NODE_BUSY = auto()  # 6.1: source or target already in a job
+    IMAGE_LOCKED = auto()  # 11: an image open elsewhere
+    WRONG_FORMAT = auto()  # drive-backup mode existing with another format than the file's
+    BACKING_UNSUPPORTED = auto()  # raw images have no backing file
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A reason, and the name (bitmap, node, job, …) that the reply must contain, or "".
+
+    ``action`` is the name of the transaction's action that is refused, "" elsewhere.
+    """
+
+    reason: Reason
+    subject: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True)
+class BitmapState:
+    """What a query shows of a named bitmap. ``count`` in bytes (popcount × granularity)."""
+
+    granularity: int
+    count: int
+    recording: bool = True
+    busy: bool = False
+    persistent: bool = False
+    inconsistent: bool = False
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job that was started must end. ``length`` (``len``) and ``offset`` in bytes.
+
+    ``error`` is a reason for a job that must fail; ``length`` and ``offset`` are then None
+    where progress at the failure is open. ``aborted``: its transaction was rolled back.
+    """
+
+    length: int | None
+    offset: int | None
+    error: Reason | None = None
+    aborted: bool = False
+
+
+class Contents(Protocol):
+    """Guest-visible bytes of a node or image, of any size."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def render(self, offset: int, length: int) -> Bytes:
+        """The expected bytes; ``offset + length`` may not exceed ``size``."""
+
+    def written(self) -> list[tuple[int, int]]:
+        """Byte ranges ``(start, end)`` outside which every byte is zero, ascending."""
+
+    def origin(self, offset: int) -> int | None:
+        """The number of the step that last determined the byte at ``offset``, if any."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What must hold after one operation.
+
+    ``data``: the bytes a read returns. ``bitmaps``: every named bitmap of every node, by node
+    name. ``digests``: (node, bitmap) → SHA-256 as in semantics 2.1, for each bitmap that the
+    operation could have touched. ``jobs``: the jobs that ran, by id. ``contents``: files
+    (by image name) whose every byte is to be compared now.
+    """
+
+    refusal: Refusal | None = None
+    data: Bytes | None = None
+    bitmaps: Mapping[str, Mapping[str, BitmapState]] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    jobs: Mapping[str, JobEnd] = field(default_factory=dict)
+    contents: Mapping[str, Contents] = field(default_factory=dict)
+
+
+def digest(words: bytes) -> str:
+    """SHA-256 in lower-case hexadecimal."""
+    return hashlib.sha256(words).hexdigest()

@@ -1,0 +1,192 @@
+"""Backup jobs: what a start accepts, what is copied, what becomes of the bitmap (semantics 6)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qbprop_model.bitmap import Bitmap, ceil_div
+from qbprop_model.data import ZERO, all_zero
+from qbprop_model.disk import Alloc, Cell, Chain, DiskRules, Image, Refused, View
+from qbprop_model.expectation import Reason
+from qbprop_model.operations import Backup, BitmapMode, OpenOutcomeError, SyncMode
+
+Ranges = tuple[tuple[int, int], ...]
+"""Byte ranges ``(start, end)``, ascending."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A running backup of node ``node`` into image ``target``.
+
+    ``copy`` are the byte ranges to be copied, ascending, in whole job clusters of ``cluster``
+    bytes (the last one may reach past the end of the disk).
+    ``source`` is the disk's chain at the start, so ``point_in_time`` never moves.
+    """
+
+    node: str
+    target: str
+    cluster: int
+    copy: Ranges
+    source: Chain
+    point_in_time: View
+    bitmap: str | None
+    bitmap_mode: BitmapMode
+    compress: bool
+    detects_zeroes: bool
+
+
+class JobRules(DiskRules):
+    """How backups behave. Override one method to state another rule."""
+
+    def check_modes(self, op: Backup, bitmap: Bitmap | None) -> None:
+        """Refuse what the table of semantics 6.1 refuses, in QEMU's order."""
+        if op.sync in ("bitmap", "incremental") and op.bitmap is None:
+            raise Refused(Reason.BITMAP_NEEDED, op.sync)
+        if op.sync == "incremental" and op.bitmap_mode not in (None, "on-success"):
+            raise Refused(Reason.BITMAP_MODE_NOT_ON_SUCCESS, op.sync)
+        if op.bitmap is None:
+            if op.bitmap_mode is not None:
+                raise Refused(Reason.BITMAP_MODE_WITHOUT_BITMAP)
+            return
+        if bitmap is None:
+            raise Refused(Reason.BACKUP_BITMAP_NOT_FOUND, op.bitmap)
+        if op.bitmap_mode is None and op.sync != "incremental":
+            raise Refused(Reason.BITMAP_MODE_NEEDED)
+        if bitmap.busy:
+            raise Refused(Reason.BITMAP_BUSY, op.bitmap)
+        if op.sync == "none":
+            raise Refused(Reason.SYNC_NONE_WITH_BITMAP, op.sync)
+        if op.bitmap_mode == "never" and op.sync in ("full", "top"):
+            raise Refused(Reason.BITMAP_MODE_USELESS, op.sync)
+
+    def job_cluster(self, target: Image) -> int:
+        """Bytes per job cluster (semantics 6.2): at least 64 KiB and the target's cluster."""
+        return max(65536, target.cluster_size)
+
+    def copy_set(
+        self, sync: SyncMode, cluster: int, source: Chain, bitmap: Bitmap | None
+    ) -> Ranges:
+        """Which byte ranges are copied: whole job clusters (semantics 6.2)."""
+        size = source[0].size
+        ranges: Iterable[tuple[int, int]] = ()
+        if sync == "full":
+            ranges = [(0, size)] if size else []
+        elif sync == "top":
+            runs = source[0].alloc.runs(0, size)
+            ranges = [(start, end) for start, end, alloc in runs if alloc is not Alloc.NONE]
+        elif bitmap is not None:
+            ranges = bitmap.dirty_ranges(size)
+        return tuple(self.outward(ranges, cluster))
+
+    def outward(self, ranges: Iterable[tuple[int, int]], cluster: int) -> Iterator[tuple[int, int]]:
+        """Ascending ranges rounded outward to whole clusters and joined where they meet."""
+        current: tuple[int, int] | None = None
+        for first, last in ranges:
+            start, end = first // cluster * cluster, ceil_div(last, cluster) * cluster
+            if current and start <= current[1]:
+                current = (current[0], max(end, current[1]))
+            else:
+                if current:
+                    yield current
+                current = (start, end)
+        if current:
+            yield current
+
+    def freeze(self, bitmap: Bitmap) -> Bitmap:
+        """A job takes the bitmap: busy, writes go to an empty successor (6.3)."""
+        return replace(bitmap, busy=True, successor=np.zeros_like(bitmap.bits))
+
+    def thaw(self, bitmap: Bitmap, mode: BitmapMode, *, failed: bool) -> Bitmap:
+        """The bitmap when its job has ended (table of semantics 6.3).
+
+        A job that fails with mode "always" is not stated here: what it copied is open.
+        """
+        successor = bitmap.successor
+        if successor is None:
+            raise ValueError("the bitmap belongs to no job")
+        keep = failed if mode == "on-success" else mode == "never"
+        bits = bitmap.bits | successor if keep else successor
+        return replace(bitmap, bits=bits, busy=False, successor=None)
+
+    def transfer(self, job: Job, target: Chain) -> Image:
+        """The target after success: every copied job cluster as it was at the start (6.2).
+
+        Raises :class:`Refused` (ALREADY_ALLOCATED) when a compressed copy meets an allocated
+        cluster; the bytes of the target are then open.
+        """
+        image = target[0]
+        for start, end in job.copy:
+            for s, e, kind in self.copied_kinds(job, start, min(end, job.point_in_time.size)):
+                image = self.transfer_piece(job, (image, *target[1:]), s, e, kind)
+        return image
+
+    def copied_kinds(self, job: Job, start: int, end: int) -> Iterator[tuple[int, int, Alloc]]:
+        """How each job cluster travels (semantics 6.2).
+
+        As zeroes only where one extent of the block status covers all of it; where that is
+        not plain to see, DATA_OR_ZERO.
+        """
+        for s in range(start, end, job.cluster):
+            e = min(s + job.cluster, end)
+            kinds = [kind for _, _, kind in self.status(job.source, s, e)]
+            if Alloc.DATA in kinds:
+                kind = Alloc.DATA
+            elif kinds == [Alloc.ZERO] and e - s == job.cluster and self.plain(job.source, s, e):
+                kind = Alloc.ZERO
+            else:
+                kind = Alloc.DATA_OR_ZERO
+            yield s, e, kind
+
+    def plain(self, source: Chain, start: int, end: int) -> bool:
+        """Whether a zero range is one extent of one layer, in one slice of its tables."""
+        return all(
+            image.cluster_size > 512
+            and len(list(image.alloc.runs(start, end))) == 1
+            and not any(hosted for _, _, hosted in image.hosted.runs(start, end))
+            for image in source
+        )
+
+    def transfer_piece(self, job: Job, target: Chain, start: int, end: int, kind: Alloc) -> Image:
+        """Copy one job cluster ``[start, end)`` onto the target."""
+        cells = list(job.point_in_time.cells.runs(start, end))
+        step, length = cells[0][2].step, end - start
+        if kind is Alloc.ZERO:
+            return self.write_zeroes(target, start, length, step, unmap=False)
+        if job.detects_zeroes and all(all_zero(cell.data, s, e - s) for s, e, cell in cells):
+            if job.compress and kind is Alloc.DATA:
+                return self.write_zeroes(target, start, length, step, unmap=True)
+            kind = Alloc.DATA_OR_ZERO
+        if job.compress:
+            return self.transfer_compressed(job, target, start, end, kind)
+        image = target[0]
+        for s, e, cell in cells:
+            image = self.write((image, *target[1:]), s, e - s, cell)
+        if image.format == "qcow2" and kind is Alloc.DATA_OR_ZERO:
+            image = replace(image, alloc=image.alloc.assign(start, end, Alloc.DATA_OR_ZERO))
+        return image
+
+    def transfer_compressed(
+        self, job: Job, target: Chain, start: int, end: int, kind: Alloc
+    ) -> Image:
+        """One job cluster, compressed cluster by cluster of the target (6.2, 1.2)."""
+        image = target[0]
+        alloc, hosted = image.alloc, image.hosted
+        for s in range(start, end, image.cluster_size):
+            length = min(image.cluster_size, end - s)
+            capacity = s + image.cluster_size
+            data = job.point_in_time.render(s, length)
+            if not self.compresses(data, image.cluster_size):
+                alloc = alloc.assign(s, capacity, Alloc.DATA)
+                hosted = hosted.assign(s, capacity, value=True)
+                continue
+            if self.taken(image, s):
+                if kind is Alloc.DATA_OR_ZERO:
+                    raise OpenOutcomeError("whether the compressed copy fails hangs on holes")
+                raise Refused(Reason.ALREADY_ALLOCATED)
+            alloc = alloc.assign(s, capacity, Alloc.COMPRESSED)
+        if kind is Alloc.DATA_OR_ZERO:
+            alloc = alloc.assign(start, image.capacity(end), Alloc.DATA_OR_ZERO)
+        cells = image.cells.assign(end, image.capacity(end), Cell(ZERO, 0))
+        cells = cells.paste(job.point_in_time.cells.runs(start, end))
+        return replace(image, cells=cells, alloc=alloc, hosted=hosted)

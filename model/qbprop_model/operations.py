@@ -1,0 +1,404 @@
+"""The vocabulary: every operation, with its meaning and units. All sizes are in bytes.
+
+An operation is the only language between the rooms of qbprop: the machine chooses it, the
+model says what must follow, the driver performs it, a trace is a list of them. Objects live
+in fixed slots with fixed names (:data:`NODES`, :data:`DRIVES`, :data:`BITMAPS`,
+:data:`TARGETS`); an operation on an empty slot is legal and its refusal is predicted.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qbprop_model.data import Data, Fill, Stamp
+
+NODES = ("drive0", "drive1", "drive2")
+"""Node names of the disks."""
+
+DRIVES = ("device0", "device1", "device2")
+"""Drive names (BlockBackends) under which disk k may be attached as well."""
+
+BITMAPS = ("bitmap0", "bitmap1", "bitmap2", "bitmap3", "odd name/%41", "ü\n'\"\\", "n" * 1023)
+"""Bitmap names that QEMU accepts, the odd ones last."""
+
+BAD_BITMAPS = ("", "x" * 1024)
+"""Bitmap names that QEMU refuses: empty, and longer than 1023 bytes."""
+
+TARGETS = ("target0", "target1", "target2", "target3")
+"""Image files that backups are written to; a backing file has the smaller number."""
+
+JOBS = ("job0", "job1", "job2")
+"""Job ids."""
+
+SIZE_LIMIT = 2**63 - 1
+"""The largest number QMP accepts for a size or an offset."""
+
+Format = Literal["qcow2", "raw"]
+Compat = Literal["1.1", "0.10"]
+SyncMode = Literal["full", "top", "incremental", "bitmap", "none"]
+BitmapMode = Literal["on-success", "never", "always"]
+
+
+class InvalidOperationError(ValueError):
+    """A value that no operation of the vocabulary can have."""
+
+
+class OpenOutcomeError(InvalidOperationError):
+    """The operation makes sense, but what QEMU does with it is not determined."""
+
+
+def _natural(what: str, value: int, limit: int = SIZE_LIMIT) -> None:
+    if not 0 <= value <= limit:
+        raise InvalidOperationError(f"{what} must lie between 0 and {limit}, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sourced:
+    """Data from exactly one of ``fill`` (a byte value) and ``stamp`` (a number)."""
+
+    fill: int | None = None
+    stamp: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fill is None) == (self.stamp is None):
+            raise InvalidOperationError("give exactly one of 'fill' and 'stamp'")
+        _natural("fill", self.fill or 0, 255)
+        _natural("stamp", self.stamp or 0, 2**32 - 1)
+
+    @property
+    def data(self) -> Data:
+        """What is written, as a value that renders its bytes."""
+        return Fill(self.fill) if self.fill is not None else Stamp(self.stamp or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern(_Sourced):
+    """Data that is in an image before QEMU opens it, written by ``qemu-io``."""
+
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _Sourced.__post_init__(self)
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One image of a disk's chain. The qcow2 options mean nothing for a raw image.
+
+    ``size`` is the virtual size, a multiple of 512; ``compat`` "0.10" is qcow2 version 2, "1.1"
+    version 3; ``cluster_size`` is a power of two, 512 to 2 MiB; ``data`` is written in order.
+    """
+
+    size: int
+    format: Format = "qcow2"
+    cluster_size: int = 65536
+    compat: Compat = "1.1"
+    extended_l2: bool = False
+    data: tuple[Pattern, ...] = ()
+
+    def __post_init__(self) -> None:
+        _natural("size", self.size)
+        _natural("cluster_size", self.cluster_size)
+        if self.size % 512:
+            raise InvalidOperationError(f"size must be a multiple of 512, not {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One step. ``engine`` is the number of the QEMU process it addresses."""
+
+    engine: int = 0
+
+
+# --- topology ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddDisk(Operation):
+    """Create the images of a chain, top layer first, and open it as node ``node``.
+
+    With a ``drive`` name it is attached as a drive (HMP ``drive_add``), else with
+    ``blockdev-add``. The slot must be empty.
+    """
+
+    node: str
+    layers: tuple[Layer, ...]
+    drive: str | None = None
+    discard: Literal["ignore", "unmap"] = "ignore"
+    detect_zeroes: Literal["off", "on", "unmap"] = "off"
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise InvalidOperationError("a disk needs at least one layer")
+
+
+# --- guest I/O -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read(Operation):
+    """The guest reads ``length`` bytes at ``offset``; compared byte for byte."""
+
+    node: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flush(Operation):
+    """The guest flushes the disk's caches."""
+
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write(Operation, _Sourced):
+    """The guest writes ``length`` bytes of data at ``offset``."""
+
+    node: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _Sourced.__post_init__(self)
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteCompressed(Operation, _Sourced):
+    """A compressed write (``qemu-io write -c``); qcow2 alone can do it."""
+
+    node: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _Sourced.__post_init__(self)
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteZeroes(Operation):
+    """The guest zeroes a range; with ``unmap`` the host may free the space."""
+
+    node: str
+    offset: int
+    length: int
+    unmap: bool = False
+
+    def __post_init__(self) -> None:
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discard(Operation):
+    """The guest discards (trims) a range."""
+
+    node: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize(Operation):
+    """``block_resize`` to ``size`` bytes, by node name or drive name."""
+
+    node: str
+    size: int
+
+    def __post_init__(self) -> None:
+        _natural("size", self.size)
+
+
+# --- bitmaps -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitmapAdd(Operation):
+    """``block-dirty-bitmap-add``. ``granularity`` None leaves the choice to QEMU."""
+
+    node: str
+    name: str
+    granularity: int | None = None
+    disabled: bool = False
+
+    def __post_init__(self) -> None:
+        _natural("granularity", self.granularity or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitmapRemove(Operation):
+    """``block-dirty-bitmap-remove``."""
+
+    node: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitmapClear(Operation):
+    """``block-dirty-bitmap-clear``."""
+
+    node: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitmapEnable(Operation):
+    """``block-dirty-bitmap-enable``."""
+
+    node: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitmapDisable(Operation):
+    """``block-dirty-bitmap-disable``."""
+
+    node: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSource:
+    """A bitmap to merge from; without ``node``, one of the target's own node."""
+
+    name: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitmapMerge(Operation):
+    """``block-dirty-bitmap-merge`` of ``sources`` into bitmap ``target`` of ``node``."""
+
+    node: str
+    target: str
+    sources: tuple[MergeSource, ...] = ()
+
+
+# --- image files (qemu-img) ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateImage(Operation):
+    """``qemu-img create`` of a backup target; replaces what the slot held.
+
+    ``backing`` is a target of a smaller number that exists, or None.
+    """
+
+    image: str
+    layer: Layer
+    backing: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebaseImage(Operation):
+    """``qemu-img rebase -u``: name another backing file (or none), touching no data."""
+
+    image: str
+    backing: str | None = None
+
+
+# --- backups -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriveBackup(Operation):
+    """``drive-backup`` into file ``target``, run to its end.
+
+    ``mode`` "existing" writes into the file as it is; "absolute-paths" lets QEMU create it.
+    ``job`` None leaves the id to QEMU: the drive's name, or an error where there is none.
+    """
+
+    node: str
+    target: str
+    sync: SyncMode
+    job: str | None = "job0"
+    bitmap: str | None = None
+    bitmap_mode: BitmapMode | None = None
+    mode: Literal["existing", "absolute-paths"] = "absolute-paths"
+    format: Format = "qcow2"
+    compress: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockdevBackup(Operation):
+    """``blockdev-backup`` onto a node opened on file ``target``, run to its end.
+
+    The target node is opened before and closed after; the file must exist.
+    """
+
+    node: str
+    target: str
+    sync: SyncMode
+    job: str | None = "job0"
+    bitmap: str | None = None
+    bitmap_mode: BitmapMode | None = None
+    compress: bool = False
+
+
+Backup = DriveBackup | BlockdevBackup
+
+
+# --- transactions --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abort(Operation):
+    """The transaction action ``abort``: it always fails. Not an operation of its own."""
+
+
+BitmapAction = BitmapAdd | BitmapRemove | BitmapClear | BitmapEnable | BitmapDisable | BitmapMerge
+Action = BitmapAction | DriveBackup | BlockdevBackup | Abort
+"""What a transaction may hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transaction(Operation):
+    """``transaction``: all ``actions``, or none. ``grouped`` sets the completion mode."""
+
+    actions: tuple[Action, ...] = ()
+    grouped: bool = False
+
+
+OPERATIONS: tuple[type[Operation], ...] = (
+    AddDisk,
+    Read,
+    Flush,
+    Write,
+    WriteCompressed,
+    WriteZeroes,
+    Discard,
+    Resize,
+    BitmapAdd,
+    BitmapRemove,
+    BitmapClear,
+    BitmapEnable,
+    BitmapDisable,
+    BitmapMerge,
+    CreateImage,
+    RebaseImage,
+    DriveBackup,
+    BlockdevBackup,
+    Transaction,
+)
+"""Every operation that may stand in a trace by itself."""
+
+
+def operation_name(operation: type[Operation] | Operation) -> str:
+    """The snake_case name: ``op`` in a trace, the key in reports."""
+    cls = operation if isinstance(operation, type) else type(operation)
+    name = cls.__name__
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

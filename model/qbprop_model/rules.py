@@ -1,0 +1,8 @@
+"""All rules of the model in one class; a wrong model is a subclass of a few lines."""
+
+from qbprop_model.bitmap import BitmapRules
+from qbprop_model.jobs import JobRules
+
+
+class Rules(BitmapRules, JobRules):
+    """What QEMU keeps, or is documented to keep: bitmaps, disks and jobs."""

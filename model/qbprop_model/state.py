@@ -1,0 +1,156 @@
+"""The state of the World: engines, image files, open nodes, jobs, and how to look things up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from qbprop_model.bitmap import Bitmap
+from qbprop_model.data import Bytes
+from qbprop_model.disk import Chain, Image, Refused
+from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal
+from qbprop_model.jobs import Job
+from qbprop_model.operations import DRIVES, NODES, InvalidOperationError
+from qbprop_model.rules import Rules
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An open node. ``image`` names the top layer; ``filters`` the node it filters, if any."""
+
+    image: str
+    drive: str | None = None
+    discard: bool = False
+    detect_zeroes: str = "off"
+    bitmaps: Mapping[str, Bitmap] = field(default_factory=dict)
+    filters: str | None = None
+
+    def with_bitmap(self, name: str, bitmap: Bitmap) -> "Node":
+        """The node with one bitmap added or replaced."""
+        return replace(self, bitmaps={**self.bitmaps, name: bitmap})
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A QEMU process. Restarts, kills and second engines add to it."""
+
+    running: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the effect of an operation adds to the state that it leaves behind.
+
+    ``refusal`` is set where QEMU refuses and yet something changed (a failed guest request).
+    """
+
+    refusal: Refusal | None = None
+    data: Bytes | None = None
+    jobs: Mapping[str, JobEnd] = field(default_factory=dict)
+    contents: tuple[str, ...] = ()
+
+
+class State:
+    """Engines, image files, nodes and jobs.
+
+    ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
+    ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
+    ``vague`` names the images whose bytes are open. ``opened`` (targets open as nodes) and
+    ``removing`` (bitmaps) are empty between steps. ``step`` counts the operations.
+    """
+
+    def __init__(self, rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self.step = 0
+        self.engines: dict[int, Engine] = {0: Engine()}
+        self.images: dict[str, Image] = {}
+        self.nodes: dict[str, Node] = {}
+        self.roots: dict[str, str] = {}
+        self.jobs: dict[str, Job] = {}
+        self.vague: frozenset[str] = frozenset()
+        self.opened: frozenset[str] = frozenset()
+        self.removing: tuple[tuple[str, str], ...] = ()
+
+    def copy(self) -> Self:
+        """A state that can be changed without changing this one."""
+        new = type(self).__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        for name in ("engines", "images", "nodes", "roots", "jobs"):
+            setattr(new, name, dict(getattr(self, name)))
+        return new
+
+    def contents(self, name: str) -> Contents | None:
+        """The bytes of a node or image through its chain; None where they are open."""
+        image = self.nodes[name].image if name in self.nodes else name
+        chain = self.chain_names(image)
+        if self.vague.intersection(chain):
+            return None
+        return self.rules.view(self.chain(image))
+
+    # --- look-ups -------------------------------------------------------------------------
+
+    def resolve(self, reference: str, reason: Reason) -> tuple[str, Node]:
+        """The node that a node name or drive name means; refused with ``reason`` if none."""
+        name = self.roots.get(reference, reference)
+        if name not in self.nodes:
+            raise Refused(reason, reference)
+        return name, self.nodes[name]
+
+    def bitmap(self, reference: str, name: str) -> tuple[str, Bitmap]:
+        """The node's name and a bitmap of it; refused if either is unknown (semantics 3)."""
+        node_name, node = self.resolve(reference, Reason.NODE_NOT_FOUND)
+        if name not in node.bitmaps:
+            raise Refused(Reason.BITMAP_NOT_FOUND, name)
+        return node_name, node.bitmaps[name]
+
+    def usable(self, reference: str, name: str) -> tuple[str, Bitmap]:
+        """As :meth:`bitmap`, and refused while another operation uses it (semantics 3)."""
+        node_name, bitmap = self.bitmap(reference, name)
+        if bitmap.busy:
+            raise Refused(Reason.BITMAP_BUSY, name)
+        return node_name, bitmap
+
+    def chain_names(self, image: str) -> tuple[str, ...]:
+        """The image and its backing files, top first."""
+        names = [image]
+        while (backing := self.images[names[-1]].backing) is not None:
+            names.append(backing)
+        return tuple(names)
+
+    def chain(self, image: str) -> Chain:
+        """The layers of an image, top first."""
+        return tuple(self.images[name] for name in self.chain_names(image))
+
+    def size(self, node: Node) -> int:
+        """Length of a node in bytes."""
+        return self.images[node.image].size
+
+    # --- changes --------------------------------------------------------------------------
+
+    def put_bitmap(self, node: str, name: str, bitmap: Bitmap) -> None:
+        """Add or replace a bitmap of a node."""
+        self.nodes[node] = self.nodes[node].with_bitmap(name, bitmap)
+
+    def drop_bitmap(self, node: str, name: str) -> None:
+        """Remove a bitmap of a node."""
+        kept = {key: value for key, value in self.nodes[node].bitmaps.items() if key != name}
+        self.nodes[node] = replace(self.nodes[node], bitmaps=kept)
+
+    def put_image(self, name: str, image: Image) -> None:
+        """Create or replace an image file; its bytes are exact again."""
+        if name in self.images and self.images[name].format != image.format:
+            self.check_unused(name)
+        self.images[name] = image
+        self.vague -= {name}
+
+    def check_unused(self, name: str) -> None:
+        """No other image may be backed by ``name``."""
+        for other, image in self.images.items():
+            if image.backing == name:
+                raise InvalidOperationError(f"{name} is the backing file of {other}")
+
+    def check_slot(self, node: str, drive: str | None) -> None:
+        """A disk slot must be known and empty, and its drive name be its own."""
+        if node not in NODES or node in self.nodes:
+            raise InvalidOperationError(f"slot {node} is taken or unknown")
+        if drive is not None and drive != DRIVES[NODES.index(node)]:
+            raise InvalidOperationError(f"drive {drive} does not belong to slot {node}")

@@ -1,0 +1,1 @@
+"""qbprop: a stateful property tester for dirty bitmaps and backups in QEMU."""

@@ -1,0 +1,103 @@
+"""What a campaign shows while it runs: a live line on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from qbprop.campaign.duration import show_duration
+from qbprop.campaign.summary import Summary
+
+PLAIN_SECONDS = 5.0
+"""Time between two plain lines."""
+
+
+class Progress(Protocol):
+    """Shows how far a campaign is."""
+
+    def tick(self) -> None:
+        """Something may have changed."""
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def tick(self) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+
+class LineProgress:
+    """Shows a line every few seconds."""
+
+    def __init__(self, console: Console, describe: Callable[[], str]) -> None:
+        self._console = console
+        self._describe = describe
+        self._next = time.monotonic() + PLAIN_SECONDS
+
+    def tick(self) -> None:
+        """Show a line if it is time."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            self.note(self._describe())
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveProgress:
+    """Keeps one line up to date, notes above it."""
+
+    def __init__(self, console: Console, describe: Callable[[], str]) -> None:
+        self._console = console
+        self.live = Live(
+            console=console,
+            get_renderable=lambda: Text(describe(), overflow="ellipsis", no_wrap=True),
+            refresh_per_second=5,
+            transient=True,
+        )
+
+    def tick(self) -> None:
+        """Nothing: the line refreshes itself."""
+
+    def note(self, text: str) -> None:
+        """Show a line that stays above the live one."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(summary: Summary, activity: str, limit: float | None) -> str:
+    """One line: how far the campaign is."""
+    counts = summary.statistics
+    of = f" of {show_duration(limit)}" if limit is not None else ""
+    found = f"{len(summary.new_findings)} findings"
+    if known := len(summary.findings) - len(summary.new_findings):
+        found += f" (+{known} known)"
+    parts = [
+        f"{show_duration(summary.seconds)}{of}",
+        f"{counts.steps:,} steps",
+        f"{counts.examples:,} examples",
+        f"{summary.steps_per_second:.0f} steps/s",
+        found,
+    ]
+    return "  ".join([*parts, f"· {activity}"] if activity else parts)
+
+
+def open_progress(
+    console: Console, describe: Callable[[], str], stack: ExitStack
+) -> LiveProgress | LineProgress:
+    """The progress that suits a console; a live one is taken down with ``stack``."""
+    if not console.is_terminal:
+        return LineProgress(console, describe)
+    progress = LiveProgress(console, describe)
+    stack.enter_context(progress.live)
+    return progress

@@ -1,0 +1,65 @@
+"""The summary that a campaign ends with, for people."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qbprop.campaign.duration import show_duration
+from qbprop.campaign.statistics import ALL_NAMES
+from qbprop.campaign.summary import FindingRecord, Summary
+
+
+def show_result(console: Console, summary: Summary, out: Path) -> None:
+    """Print what was exercised, what was found, and where it is."""
+    console.print(_outcomes(summary))
+    for line in _figures(summary):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for finding in summary.findings:
+        for line in _finding(finding, out):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"everything is in {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _outcomes(summary: Summary) -> Table:
+    table = Table("operation", title="what was exercised", title_justify="left", box=None)
+    table.add_column("ok", justify="right")
+    table.add_column("refused", justify="right")
+    counts = summary.statistics
+    for name in ALL_NAMES:
+        table.add_row(Text(name), f"{counts.succeeded[name]:,}", f"{counts.refused[name]:,}")
+    return table
+
+
+def _figures(summary: Summary) -> Iterator[str]:
+    counts = summary.statistics
+    examples = max(counts.examples, 1)
+    refused = sum(n for name, n in counts.refused.items() if "." not in name)
+    qemus = ", ".join(f"QEMU {qemu.version} ({qemu.path})" for qemu in summary.qemus)
+    new = len(summary.new_findings)
+    yield ""
+    yield f"{qemus}, guest I/O by {summary.guest_io}, seed {summary.seed}"
+    yield (
+        f"{summary.status} after {show_duration(summary.seconds)}: {counts.steps:,} steps in "
+        f"{counts.examples:,} examples, {summary.steps_per_second:.0f} steps/s "
+        f"(and {counts.shrink_steps:,} steps of shrinking)"
+    )
+    yield (
+        f"{refused / max(counts.steps, 1):.0%} of the steps refused; "
+        f"{counts.bitmaps / examples:.1f} bitmaps per example; "
+        f"{counts.partial_backups / examples:.0%} of the examples finished a backup from a "
+        "bitmap that covered part of the disk"
+    )
+    yield f"{new} new finding{'s' * (new != 1)}, {len(summary.findings) - new} known"
+
+
+def _finding(finding: FindingRecord, out: Path) -> Iterator[str]:
+    share = "" if finding.rate is None else f", comes back in {finding.rate:.0%} of replays"
+    yield f"  {'known' if finding.known else 'NEW'} {finding.id}  {finding.title}"
+    yield (
+        f"    {finding.operations} operations, met {finding.count} times, first after "
+        f"{show_duration(finding.seconds_to_find)}{share}"
+    )
+    yield f"    qbprop replay {out / 'findings' / finding.id / 'trace.jsonl'}"

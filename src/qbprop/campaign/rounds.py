@@ -1,0 +1,77 @@
+"""A round: Hypothesis runs the machine until something new is found, or enough was tried."""
+
+import hashlib
+from dataclasses import dataclass
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.database import ExampleDatabase
+from hypothesis.errors import Flaky, FlakyFailure
+from hypothesis.stateful import get_state_machine_test
+
+from qbprop.campaign.watch import Halt, Interrupted, Watch
+from qbprop.findings import Finding
+from qbprop.machine.core import MachineBase
+
+ROUND_EXAMPLES = 300
+"""Examples of one round: few enough that what Hypothesis keeps of them stays small."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How to run rounds: of which machine, how many steps an example has, where examples are kept.
+
+    Without a ``database`` nothing is read from one, and the same ``seed`` gives the same
+    examples.
+    """
+
+    machine: type[MachineBase]
+    steps: int
+    seed: int
+    database: ExampleDatabase | None
+
+    def run(self, number: int, watch: Watch) -> None:
+        """Run round ``number``; afterwards ``watch`` knows how it ended.
+
+        :raises KeyboardInterrupt: the user wants to stop.
+        """
+        machine_test = get_state_machine_test(self.machine, settings=self._settings())
+        seeded = hypothesis.seed(derived_seed(self.seed, number))(machine_test)
+        try:
+            seeded()
+        except (Halt, Finding, FlakyFailure):
+            pass
+        except Exception as error:
+            if watch.interrupted:
+                raise Interrupted from error
+            if not isinstance(error, Flaky) or not (watch.halted or _found_before(watch)):
+                watch.broken = watch.broken or error
+
+    def _settings(self) -> settings:
+        phases = [Phase.generate, Phase.shrink]
+        if self.database is not None:
+            phases.insert(0, Phase.reuse)
+        return settings(
+            max_examples=ROUND_EXAMPLES,
+            stateful_step_count=self.steps,
+            database=self.database,
+            phases=phases,
+            derandomize=False,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            print_blob=False,
+            verbosity=Verbosity.quiet,
+            backend="hypothesis",
+        )
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """The seed of a round: unlike any other round's or campaign's."""
+    digest = hashlib.sha256(f"qbprop round {number} of {seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def _found_before(watch: Watch) -> bool:
+    """Whether a finding may be why an example did not go the same way twice."""
+    return bool(watch.target or watch.hidden)

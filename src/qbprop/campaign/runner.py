@@ -1,0 +1,231 @@
+"""A campaign: rounds of the machine on one QEMU, until time or examples are used up."""
+
+import secrets
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from hypothesis.database import DirectoryBasedExampleDatabase
+from rich.console import Console
+
+from qbprop.campaign.book import Book, Entry, Examples
+from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
+from qbprop.campaign.known import KnownFinding, known_ids
+from qbprop.campaign.progress import describe, open_progress
+from qbprop.campaign.rounds import Rounds
+from qbprop.campaign.summary import QemuRecord, Summary
+from qbprop.campaign.watch import Interrupted, Watch, WatchedSession
+from qbprop.errors import EnvironmentProblem, QbpropError
+from qbprop.findings import Finding
+from qbprop.lab import Lab
+from qbprop.machine import BlockMachine
+from qbprop.machine.core import MachineBase
+from qbprop.profiles import DEFAULT_PROFILE, SIZES
+from qbprop.qemu.driver import Driver
+from qbprop.replay import play
+from qbprop.trace import Header, Trace, write_trace
+from qbprop.version import VERSION
+from qbprop_model.rules import Rules
+
+WRITE_SECONDS = 2.0
+"""Time between two writes of ``campaign.json``."""
+
+SEED_LIMIT = 2**63
+"""Seeds are smaller."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a campaign is to do.
+
+    ``out`` is an empty folder; ``seed`` None picks one; ``rules`` None means the model as it
+    is; ``machine`` is what chooses the operations.
+    """
+
+    out: Path
+    max_seconds: float = 60.0
+    max_examples: int | None = None
+    seed: int | None = None
+    profile: str = DEFAULT_PROFILE
+    stop_on_finding: bool = False
+    known: tuple[KnownFinding, ...] = ()
+    rules: Rules | None = None
+    machine: type[MachineBase] = BlockMachine
+
+
+class Campaign:
+    """One campaign on one QEMU; ``console`` shows its progress."""
+
+    def __init__(self, lab: Lab, options: Options, console: Console) -> None:
+        self._lab = lab
+        self._options = options
+        self._console = console
+        self._next_write = 0.0
+        seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
+        self.summary = Summary(
+            qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed
+        )
+
+    def run(self) -> Summary:
+        """Run it to its end; ``campaign.json`` then holds what is returned.
+
+        :raises EnvironmentProblem: QEMU cannot be run, or there is no room for images.
+        :raises QbpropError: qbprop itself failed; its text says where the details are.
+        """
+        with ExitStack() as stack:
+            watch = Watch(
+                self.summary.statistics,
+                max_seconds=self._options.max_seconds,
+                max_examples=self._options.max_examples,
+                tick=self._tick,
+                note=self._note,
+            )
+            self._watch = watch
+            stack.enter_context(_signals(watch))
+            driver = stack.enter_context(self._lab.driver())
+            self._session = WatchedSession(driver, self._options.rules, watch)
+            self._book = self._make_book(driver)
+            self._progress = open_progress(self._console, self._describe, stack)
+            try:
+                self._rounds()
+            except KeyboardInterrupt:
+                self.summary.status = "interrupted"
+            except BaseException:
+                self.summary.status = "failed"
+                raise
+            else:
+                self.summary.status = "finished"
+            finally:
+                watch.example_ends()
+                self._write()
+        return self.summary
+
+    def _make_book(self, driver: Driver) -> Book:
+        summary = self.summary
+        path = str(self._lab.binaries.system)
+        summary.qemus = [QemuRecord(version=driver.version, path=path)]
+        summary.guest_io = driver.transport
+        known = known_ids(self._options.known, driver.version)
+        self._watch.known_ids = frozenset(known)
+        self._watch.hidden |= known.keys()
+        header = Header(
+            qemu_version=driver.version,
+            transport=driver.transport,
+            seed=summary.seed,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return Book(self._options.out, header)
+
+    def _machine(self) -> type[MachineBase]:
+        watch, session, book = self._watch, self._session, self._book
+        body = {
+            "session": session,
+            "watch": staticmethod(watch.before_step),
+            "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
+        }
+        machine: type[MachineBase] = type("Campaign", (self._options.machine,), body)
+        return machine
+
+    def _rounds(self) -> None:
+        options, watch = self._options, self._watch
+        examples = options.out / "examples"
+        database = DirectoryBasedExampleDatabase(examples) if options.seed is None else None
+        steps = SIZES[options.profile].steps
+        rounds = Rounds(self._machine(), steps, self.summary.seed, database)
+        number = 0
+        while not watch.exhausted:
+            rounds.run(number, watch)
+            self._stop_if_broken()
+            found = watch.target
+            watch.next_round(self._session.driver, self._lab.timeout)
+            if found is not None:
+                self._confirm(self._book.entries[found])
+                if options.stop_on_finding:
+                    break
+            number += 1
+        for entry in self._book.entries.values():
+            if entry.record.rate is None and not entry.record.known:
+                self._confirm(entry)
+
+    def _confirm(self, entry: Entry) -> None:
+        self._watch.activity = f"replaying {entry.record.title} on a fresh QEMU"
+        with self._lab.session(self._options.rules) as session:
+            seconds = min(CONFIRM_SECONDS, self._watch.grace)
+            confirmed = confirm(entry, self._play, lambda some: play(session, some), seconds)
+        self._book.confirm(confirmed.finding, confirmed.examples, confirmed.rate)
+        self._watch.activity = ""
+        rate = "" if confirmed.rate == 1.0 else f", comes back in {confirmed.rate:.0%} of replays"
+        where = self._book.folder(entry.record.id) / "trace.jsonl"
+        self._progress.note(f"    {entry.record.operations} operations{rate}: {where}")
+
+    def _play(self, examples: Examples) -> Finding | None:
+        self._tick()
+        with self._lab.session(self._options.rules) as session:
+            return play(session, examples)
+
+    def _stop_if_broken(self) -> None:
+        error = self._watch.broken
+        if error is None:
+            return
+        if isinstance(error, QbpropError):
+            raise error
+        if isinstance(error, OSError):
+            raise EnvironmentProblem(f"{error}; what was found so far is kept") from error
+        details = self._options.out / "error.txt"
+        details.write_text("".join(traceback.format_exception(error)), "utf-8")
+        trace = Trace((*self._session.history, tuple(self._session.trace)))
+        write_trace(self._options.out / "error.jsonl", trace)
+        raise QbpropError(
+            f"qbprop itself failed ({type(error).__name__}); please report it with {details} "
+            "and the trace beside it"
+        ) from error
+
+    def _note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def _refresh(self) -> None:
+        self.summary.seconds = self._watch.seconds
+        self.summary.commands = self._session.driver.round_trips
+        self.summary.findings = self._book.records
+
+    def _describe(self) -> str:
+        self._refresh()
+        return describe(self.summary, self._watch.activity, self._options.max_seconds)
+
+    def _tick(self) -> None:
+        self._progress.tick()
+        if time.monotonic() >= self._next_write:
+            self._write()
+
+    def _write(self) -> None:
+        self._next_write = time.monotonic() + WRITE_SECONDS
+        self._refresh()
+        self.summary.write(self._options.out)
+
+
+@contextmanager
+def _signals(watch: Watch) -> Iterator[None]:
+    """SIGINT and SIGTERM end the campaign in order; a second one ends it at once."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        watch.interrupted = True
+        raise Interrupted
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

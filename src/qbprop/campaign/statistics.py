@@ -1,0 +1,76 @@
+"""What a campaign exercised, counted."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import get_args
+
+from qbprop.session import Step
+from qbprop_model.operations import (
+    OPERATIONS,
+    Action,
+    Backup,
+    Operation,
+    Transaction,
+    operation_name,
+)
+from qbprop_model.state import State
+
+
+def _names() -> Iterator[str]:
+    for cls in OPERATIONS:
+        yield operation_name(cls)
+    for cls in get_args(Action):
+        yield f"transaction.{operation_name(cls)}"
+
+
+ALL_NAMES = tuple(_names())
+"""Every key that the counts may have, in the order of the vocabulary."""
+
+
+@dataclass(kw_only=True)
+class Statistics:
+    """Counts of what was performed and checked while generating; shrinking is apart.
+
+    ``succeeded`` and ``refused`` are by operation name; the actions of a transaction count
+    under ``transaction.NAME``, with the outcome of the transaction. ``partial_backups`` are
+    the examples that finished a backup from a bitmap whose copy set is neither empty nor the
+    whole disk; ``bitmaps`` adds up the bitmaps that examples had at most at one time.
+    """
+
+    examples: int = 0
+    steps: int = 0
+    shrink_steps: int = 0
+    partial_backups: int = 0
+    bitmaps: int = 0
+    succeeded: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def step(self, operation: Operation, *, refused: bool) -> None:
+        """One operation was performed and checked."""
+        self.steps += 1
+        outcome = self.refused if refused else self.succeeded
+        outcome[operation_name(operation)] += 1
+        if isinstance(operation, Transaction):
+            outcome.update(f"transaction.{operation_name(a)}" for a in operation.actions)
+
+    def example_done(self, *, partial_backup: bool, bitmaps: int) -> None:
+        """An example is over."""
+        self.examples += 1
+        self.partial_backups += partial_backup
+        self.bitmaps += bitmaps
+
+
+def is_partial_backup(step: Step, state: State) -> bool:
+    """Whether a backup ended well in this step that copied what a bitmap said, but not all."""
+    operation = step.operation
+    actions = operation.actions if isinstance(operation, Transaction) else (operation,)
+    for action in actions:
+        if isinstance(action, Backup) and action.bitmap is not None:
+            end = step.expected.jobs.get(action.job or action.node)
+            node = state.nodes.get(state.roots.get(action.node, action.node))
+            if end is None or node is None or end.error or end.aborted or end.length is None:
+                continue
+            if 0 < end.length < state.size(node):
+                return True
+    return False

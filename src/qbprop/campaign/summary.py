@@ -1,0 +1,104 @@
+"""``campaign.json``: what a campaign did and found, as far as it has come."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from qbprop.atomic import write_atomically
+from qbprop.campaign.statistics import ALL_NAMES, Statistics
+
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QemuRecord:
+    """A QEMU that was tested."""
+
+    version: str
+    path: str
+
+
+@dataclass(kw_only=True)
+class FindingRecord:
+    """One distinct finding.
+
+    ``operations`` is the length of its shortest trace; ``seconds_to_find`` the time from the
+    start to its first sight, before shrinking; ``count`` how often it was met while
+    generating; ``rate`` the share of replays on a fresh QEMU that showed it again, or None
+    while that is not known; ``known`` whether a list of known findings has it.
+    """
+
+    id: str
+    kind: str
+    title: str
+    operations: int
+    seconds_to_find: float
+    count: int = 0
+    rate: float | None = None
+    known: bool = False
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Everything in ``campaign.json``; later versions only add."""
+
+    qbprop: str
+    qemus: list[QemuRecord]
+    guest_io: str
+    profile: str
+    seed: int
+    status: Status = "running"
+    seconds: float = 0.0
+    commands: int = 0
+    statistics: Statistics = field(default_factory=Statistics)
+    findings: list[FindingRecord] = field(default_factory=list)
+
+    @property
+    def new_findings(self) -> list[FindingRecord]:
+        """The findings that no list of known findings has."""
+        return [finding for finding in self.findings if not finding.known]
+
+    @property
+    def steps_per_second(self) -> float:
+        """All steps, those of shrinking too, over the whole time."""
+        steps = self.statistics.steps + self.statistics.shrink_steps
+        return steps / self.seconds if self.seconds else 0.0
+
+    def to_record(self) -> dict[str, Any]:
+        """The object of ``campaign.json``."""
+        counts = self.statistics
+        outcomes = {
+            name: {"ok": counts.succeeded[name], "refused": counts.refused[name]}
+            for name in ALL_NAMES
+        }
+        return {
+            "qbprop": self.qbprop,
+            "qemus": [asdict(qemu) for qemu in self.qemus],
+            "guest_io": self.guest_io,
+            "profile": self.profile,
+            "seed": self.seed,
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "examples": counts.examples,
+            "steps": counts.steps,
+            "shrink_steps": counts.shrink_steps,
+            "commands": self.commands,
+            "operations": {name: sum(both.values()) for name, both in outcomes.items()},
+            "outcomes": outcomes,
+            "partial_backup_examples": counts.partial_backups,
+            "bitmaps_per_example": round(counts.bitmaps / max(counts.examples, 1), 2),
+            "findings": [_finding(finding) for finding in self.findings],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``campaign.json`` into the campaign directory, atomically.
+
+        :raises OSError: it cannot be written.
+        """
+        text = json.dumps(self.to_record(), indent=2) + "\n"
+        write_atomically(folder / "campaign.json", text)
+
+
+def _finding(finding: FindingRecord) -> dict[str, Any]:
+    return asdict(finding) | {"seconds_to_find": round(finding.seconds_to_find, 3)}

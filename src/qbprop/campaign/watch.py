@@ -1,0 +1,244 @@
+"""Stands beside the machine: counts, notes findings, and says when to stop.
+
+Hypothesis runs a round as one call. What a campaign has to say meanwhile it says by raising
+a :class:`Halt`, which Hypothesis lets pass at once.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import NoReturn
+
+from qbprop.campaign.book import Book
+from qbprop.campaign.statistics import Statistics, is_partial_backup
+from qbprop.findings import Finding
+from qbprop.lab import check_room
+from qbprop.qemu.driver import Driver
+from qbprop.qemu.scratch import scratch_root
+from qbprop.session import Session, Step
+from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.rules import Rules
+
+SHRINK_SECONDS = 20.0
+"""Longest time that one finding is shrunk."""
+
+SHRINK_EXAMPLES = 100
+"""Examples in a row that make a finding no simpler, before its shrinking ends."""
+
+GRACE_SECONDS = 60.0
+"""Longest time after the end of the campaign's time for shrinking and replaying findings."""
+
+HISTORY_EXAMPLES = 500
+"""Examples after which QEMU is replaced, so that what a finding may need stays bounded."""
+
+QUICK_SECONDS = 0.5
+"""Shortest time-out while a hang is shrunk."""
+
+QUICK_FACTOR = 50
+"""A reply that takes this many times the usual step is a hang while one is shrunk."""
+
+
+class Halt(BaseException):
+    """Ends a round between two steps."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user, or a signal, ends the campaign."""
+
+
+class Watch:
+    """What happens between two steps of a campaign.
+
+    ``tick`` is called often, to show and write how far it is. ``hidden`` are the ids of
+    findings that do not fail an example any more; ``target`` is the one being shrunk, if any.
+    ``halted`` tells that a :class:`Halt` ended the round. ``broken`` is what went wrong around
+    the test or in qbprop itself, if anything did.
+    """
+
+    def __init__(
+        self,
+        statistics: Statistics,
+        *,
+        max_seconds: float,
+        max_examples: int | None,
+        tick: Callable[[], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self.statistics = statistics
+        self.hidden: set[str] = set()
+        self.known_ids: frozenset[str] = frozenset()
+        self.target: str | None = None
+        self.activity = ""
+        self.interrupted = False
+        self.halted = False
+        self.broken: Exception | None = None
+        self._max_examples = max_examples
+        self._tick = tick
+        self._note = note
+        self._start = time.monotonic()
+        self._deadline = self._start + max_seconds
+        self._shrink_until = self._deadline
+        self._durations: deque[float] = deque(maxlen=1000)
+        self._partial_backup = False
+        self._bitmaps = 0
+        self._in_example = False
+        self._fruitless = 0
+
+    def _halt(self) -> NoReturn:
+        self.halted = True
+        raise Halt
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Whatever is neither a finding nor the user's wish ends the campaign as ``broken``.
+
+        :raises Halt: something else went wrong inside.
+        """
+        try:
+            yield
+        except (Finding, InvalidOperationError):
+            raise
+        except Exception as error:
+            self.broken, self.halted = error, True
+            raise Halt from error
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._start
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the campaign's time or examples are used up."""
+        return time.monotonic() >= self._deadline or (
+            self._max_examples is not None and self.statistics.examples >= self._max_examples
+        )
+
+    @property
+    def grace(self) -> float:
+        """Seconds left for replaying findings."""
+        return max(0.0, self._deadline + GRACE_SECONDS - time.monotonic())
+
+    def before_step(self) -> None:
+        """Called before each operation.
+
+        :raises Halt: the time is over, for the campaign or for shrinking.
+        :raises Interrupted: the user wants to stop.
+        """
+        self._tick()
+        if self.interrupted:
+            raise Interrupted
+        if self.broken is not None:
+            self._halt()
+        if time.monotonic() >= (self._deadline if self.target is None else self._shrink_until):
+            self._halt()
+
+    def example_begins(self) -> None:
+        """Called before each example.
+
+        :raises Halt: there are enough of them, or the time is over, or shrinking gets nowhere.
+        :raises Interrupted: the user wants to stop.
+        """
+        self.example_ends()
+        if self.target is None and self.exhausted:
+            self._halt()
+        self.before_step()
+        self._in_example = self.target is None
+        if self.target is not None:
+            self._fruitless += 1
+            if self._fruitless > SHRINK_EXAMPLES:
+                self._halt()
+
+    def example_ends(self) -> None:
+        """Count the example of before, if there was one."""
+        if self._in_example:
+            self.statistics.example_done(partial_backup=self._partial_backup, bitmaps=self._bitmaps)
+        self._in_example, self._partial_backup, self._bitmaps = False, False, 0
+
+    def step_agreed(self, step: Step, session: Session, seconds: float) -> None:
+        """Called after each step that showed no disagreement."""
+        self._durations.append(seconds)
+        if self.target is not None:
+            self.statistics.shrink_steps += 1
+            return
+        self.statistics.step(step.operation, refused=step.observed.refused is not None)
+        bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
+        self._bitmaps = max(self._bitmaps, bitmaps)
+        self._partial_backup |= is_partial_backup(step, session.world)
+
+    def disagreed(self, finding: Finding, session: Session, book: Book) -> bool:
+        """Note a finding; tell whether the example goes on as if it had not been.
+
+        :raises Halt: there is no more room, so that QEMU's behaviour tells nothing.
+        """
+        with self.guarding():
+            check_room(scratch_root())
+            simpler = book.meet(
+                finding,
+                history=tuple(session.history),
+                stderr=session.driver.process.all_stderr(),
+                seconds=self.seconds,
+                known=finding.id in self.known_ids,
+            )
+        if self.target is not None:
+            self.statistics.shrink_steps += 1
+            if simpler and finding.id == self.target:
+                self._fruitless = 0
+            return finding.id != self.target
+        book.entries[finding.id].record.count += 1
+        if finding.id in self.hidden:
+            return True
+        self._begin_shrinking(finding, session.driver)
+        return False
+
+    def next_round(self, driver: Driver, timeout: float) -> None:
+        """Look for something new again."""
+        self.example_ends()
+        if self.target is not None:
+            self.hidden.add(self.target)
+        self.target, self.activity, self.halted = None, "", False
+        driver.timeout = timeout
+
+    def _begin_shrinking(self, finding: Finding, driver: Driver) -> None:
+        now = time.monotonic()
+        self.target, self._fruitless = finding.id, 0
+        self._shrink_until = min(now + SHRINK_SECONDS, self._deadline + GRACE_SECONDS / 3)
+        self.activity = f"shrinking {finding.title}"
+        self._note(
+            f"NEW {finding.id}  {finding.title} ({len(finding.trace)} operations), shrinking"
+        )
+        if finding.kind == "hang" and self._durations:
+            quick = max(QUICK_SECONDS, QUICK_FACTOR * median(self._durations))
+            driver.timeout = min(driver.timeout, quick)
+
+
+class WatchedSession(Session):
+    """A session that tells the watch of every example and step."""
+
+    def __init__(self, driver: Driver, rules: Rules | None, watch: Watch) -> None:
+        super().__init__(driver, rules)
+        self._watch = watch
+
+    def begin(self) -> None:
+        """As :meth:`Session.begin`."""
+        self._watch.example_begins()
+        if len(self.history) >= HISTORY_EXAMPLES:
+            self.driver.process.kill()
+        with self._watch.guarding():
+            super().begin()
+
+    def step(self, operation: Operation) -> Step:
+        """As :meth:`Session.step`."""
+        start = time.monotonic()
+        with self._watch.guarding():
+            step = super().step(operation)
+        self._watch.step_agreed(step, self, time.monotonic() - start)
+        return step
+
+    def finish(self, *, thorough: bool = True) -> None:
+        """As :meth:`Session.finish`."""
+        self._watch.before_step()
+        with self._watch.guarding():
+            super().finish(thorough=thorough)

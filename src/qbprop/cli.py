@@ -1,0 +1,281 @@
+"""The command line. It holds no logic: it reads options, calls, shows, and sets exit codes."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+from qbprop.campaign.duration import parse_duration
+from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
+from qbprop.version import VERSION
+
+
+class Exit(IntEnum):
+    """Exit codes; those of ``replay`` are what ``git bisect run`` expects."""
+
+    AGREED = 0
+    FOUND = 1
+    UNUSABLE = 2
+    UNTESTABLE = 125
+    INTERRUPTED = 130
+
+
+def fail(error: BaseException, code: Exit) -> NoReturn:
+    """Say what is wrong in one line on standard error, and exit."""
+    text = str(error) if isinstance(error, QbpropError) else f"{type(error).__name__}: {error}"
+    click.echo(f"qbprop: {' '.join(text.split())}", err=True)
+    sys.exit(code)
+
+
+def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
+    """Seconds, from an option such as 60s, 10m or 8h."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
+
+
+QEMU = click.option(
+    "--qemu",
+    metavar="PATH",
+    help="A qemu-system-* binary, or the directory that holds it (a build tree, a bin/). "
+    "[default: QEMU_PROG, else from PATH]",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="qbprop")
+def main() -> None:
+    r"""Test QEMU's dirty bitmaps and backups against a model, step by step.
+
+    \b
+    qbprop doctor                    what is here, what is missing
+    qbprop fuzz                      one minute of testing
+    qbprop fuzz --max-time 8h        a night of it
+    qbprop replay TRACE              see a finding happen again
+    """
+
+
+@main.command(
+    epilog="""
+    \b
+    Examples:
+      qbprop fuzz --qemu ~/src/qemu/build --max-time 10m
+      qbprop fuzz --seed 7 --max-examples 500      the same examples each time
+      qbprop fuzz --json 2>progress.log | jq .findings
+
+    Each finding has a folder under OUT/findings, with a trace for `qbprop replay`. A finding
+    that is met just before the time is over is still shrunk and replayed, for a minute at most.
+
+    Images are put on a tmpfs where there is one with room; TMPDIR chooses another place.
+
+    \b
+    Exit codes: 0 nothing new was found, 1 something was, 2 wrong usage or environment,
+    130 interrupted.
+    """
+)
+@QEMU
+@click.option(
+    "--max-time",
+    callback=duration,
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="Stop after this time: 60s, 10m, 8h.",
+)
+@click.option("--max-examples", type=click.IntRange(min=1), help="Stop after so many examples.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="The same seed and QEMU give the same examples. [default: a new one, which is recorded]",
+)
+@click.option("--stop-on-finding", is_flag=True, help="Stop at the first new finding.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="An empty or new folder for what is found. [default: a dated one under qbprop-runs/]",
+)
+@click.option(
+    "--profile", metavar="NAME", help="Steps of an example as in this Hypothesis profile."
+)
+@click.option(
+    "--known",
+    type=click.Path(path_type=Path),
+    help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
+def fuzz(
+    *,
+    qemu: str | None,
+    max_time: float,
+    max_examples: int | None,
+    seed: int | None,
+    stop_on_finding: bool,
+    out: Path | None,
+    profile: str | None,
+    known: Path | None,
+    as_json: bool,
+) -> None:
+    """Test a live QEMU with random operations, until the time is over."""
+    from qbprop.campaign.known import read_known, shipped_known
+    from qbprop.campaign.result import show_result
+    from qbprop.campaign.runner import Campaign, Options
+    from qbprop.lab import Lab
+    from qbprop.profiles import DEFAULT_PROFILE, SIZES
+    from qbprop.qemu.binaries import find_binaries
+
+    profile = profile or DEFAULT_PROFILE
+    if profile not in SIZES:
+        raise click.BadParameter(
+            f"{profile!r} is none of {', '.join(SIZES)}", param_hint="'--profile'"
+        )
+    with _reporting(Exit.UNUSABLE):
+        lab = Lab(find_binaries(qemu))
+        entries = shipped_known() + (read_known(known) if known else ())
+        options = Options(
+            out=_make_out(out),
+            max_seconds=max_time,
+            max_examples=max_examples,
+            seed=seed,
+            profile=profile,
+            stop_on_finding=stop_on_finding,
+            known=entries,
+        )
+        campaign = Campaign(lab, options, Console(stderr=True))
+        try:
+            summary = campaign.run()
+        finally:
+            if as_json:
+                click.echo(json.dumps(campaign.summary.to_record(), indent=2))
+            elif campaign.summary.statistics.steps:
+                show_result(Console(), campaign.summary, options.out)
+    if summary.status == "interrupted":
+        sys.exit(Exit.INTERRUPTED)
+    sys.exit(Exit.FOUND if summary.new_findings else Exit.AGREED)
+
+
+@main.command(
+    epilog="""
+    \b
+    Examples:
+      qbprop replay qbprop-runs/.../findings/ID/trace.jsonl
+      git bisect run qbprop replay --qemu build trace.jsonl
+
+    The list of known findings does not matter here.
+
+    \b
+    Exit codes: 0 everything agreed, 1 the finding that the trace names came back (any, if it
+    names none or with --any), 125 it could not be tried, or another disagreement came, 2 wrong
+    options.
+    """
+)
+@click.argument("trace", type=click.Path(path_type=Path))
+@QEMU
+@click.option("--any", "any_finding", is_flag=True, help="Exit with 1 at any disagreement.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Show every command that is sent, and its reply."
+)
+def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -> None:
+    """Perform a trace again, step by step, with all checks."""
+    from qbprop.lab import Lab
+    from qbprop.qemu.binaries import find_binaries
+    from qbprop.replay import play
+    from qbprop.replay_view import show_disagreement, show_step
+    from qbprop.trace import read_trace
+    from qbprop_model.operations import InvalidOperationError
+
+    with _reporting(Exit.UNTESTABLE):
+        wanted = read_trace(trace)
+        lab = Lab(find_binaries(qemu))
+        with lab.session() as session:
+            click.echo(f"QEMU {session.driver.version}, guest I/O by {session.driver.transport}")
+            try:
+                finding = play(
+                    session,
+                    wanted.examples,
+                    lambda step: click.echo("\n".join(show_step(step, verbose=verbose))),
+                )
+            except InvalidOperationError as error:
+                raise TraceError(f"{trace}: {error}; the trace cannot be judged") from error
+    if finding is None:
+        click.echo("everything agreed")
+        sys.exit(Exit.AGREED)
+    click.echo("\n".join(show_disagreement(finding)))
+    named = wanted.header.finding
+    if any_finding or named is None or named.id == finding.id:
+        sys.exit(Exit.FOUND)
+    problem = QbpropError(
+        f"this is not the finding that the trace names ({named.title}, {named.id}) but "
+        f"another one ({finding.title}, {finding.id}); use --any to count it"
+    )
+    fail(problem, Exit.UNTESTABLE)
+
+
+@main.command(epilog="Exit codes: 0 a campaign can run, 2 it cannot.")
+@QEMU
+def doctor(*, qemu: str | None) -> None:
+    """Tell which QEMU there is, what it supports, what is missing and how to get it."""
+    from qbprop.qemu.doctor import examine
+
+    with _reporting(Exit.UNUSABLE):
+        report = examine(qemu)
+    click.echo(report.text())
+    sys.exit(Exit.AGREED if report.usable else Exit.UNUSABLE)
+
+
+@main.command("trace")
+@click.option(
+    "--schema", is_flag=True, required=True, help="Print the JSON Schema of a trace's lines."
+)
+def trace_command(*, schema: bool) -> None:
+    """Tell about the format of traces."""
+    from qbprop import trace_schema
+
+    assert schema
+    click.echo(json.dumps(trace_schema.schema(), indent=2))
+
+
+def _make_out(wanted: Path | None) -> Path:
+    """The campaign's folder, made if need be, and empty.
+
+    :raises EnvironmentProblem: it cannot be made, or holds something.
+    """
+    now = datetime.now().astimezone()
+    out = wanted or Path("qbprop-runs", f"{now:%Y-%m-%d-%H%M%S}-{os.getpid()}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        used = any(out.iterdir())
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{out} cannot be the folder for what is found ({error.strerror}); give another --out"
+        ) from error
+    if used:
+        raise EnvironmentProblem(f"{out} is not empty; give --out a new or empty folder")
+    return out
+
+
+@contextmanager
+def _reporting(code: Exit) -> Iterator[None]:
+    """Turn every error into one line and an exit code; no traceback reaches the user."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    except (QbpropError, OSError) as error:
+        fail(error, code)
+    except Exception as error:
+        if os.environ.get("QBPROP_TRACEBACK"):
+            raise
+        problem = QbpropError(
+            f"qbprop itself failed ({type(error).__name__}: {error}); please report it, with what "
+            "it shows when QBPROP_TRACEBACK=1 is set"
+        )
+        fail(problem, code)

@@ -1,0 +1,116 @@
+"""Findings: where QEMU and the model disagree, one exception class for each kind.
+
+``Finding`` ─┬─ ReplyFinding, EventsFinding, CountFinding, FieldsFinding, DirtySetFinding,
+             └─ JobsFinding, ContentsFinding, ImageCheckFinding, CrashFinding, HangFinding
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qbprop_model.operations import Operation
+
+
+@dataclass(eq=False)
+class Finding(Exception):  # noqa: N818 - the field's word for it
+    """A disagreement between QEMU and the model.
+
+    ``operation`` is the snake_case name of the step that showed it ("end" for the checks at
+    the end of an example), ``aspect`` the reason or field, free of sizes, names, seeds and
+    versions. ``expected`` and ``observed`` are texts for people. ``step`` counts from 1;
+    ``trace`` is every operation up to and including that step.
+    """
+
+    kind: ClassVar[str] = ""
+
+    operation: str
+    aspect: str
+    expected: str
+    observed: str
+    step: int = 0
+    trace: tuple[Operation, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The identity of the bug: a short hash of kind, operation and aspect."""
+        identity = f"{self.kind}|{self.operation}|{self.aspect}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    @property
+    def title(self) -> str:
+        """One line for lists."""
+        return f"{self.kind} after {self.operation}: {self.aspect}"
+
+    def __str__(self) -> str:
+        return f"{self.title}\nexpected: {self.expected}\nobserved: {self.observed}"
+
+
+class ReplyFinding(Finding):
+    """The reply: success where a refusal was due, a refusal where none was, another reason."""
+
+    kind = "reply"
+
+
+class EventsFinding(Finding):
+    """Events that the job's automaton does not allow, or events left over."""
+
+    kind = "events"
+
+
+class CountFinding(Finding):
+    """A bitmap's count of dirty bytes."""
+
+    kind = "count"
+
+
+class FieldsFinding(Finding):
+    """Any other field of a bitmap, a bitmap missing or too much, a node's size."""
+
+    kind = "fields"
+
+
+class DirtySetFinding(Finding):
+    """The digest of a bitmap: other clusters are dirty than should be."""
+
+    kind = "dirty-set"
+
+
+class JobsFinding(Finding):
+    """Which jobs exist, their status and progress."""
+
+    kind = "jobs"
+
+
+class ContentsFinding(Finding):
+    """Bytes of a disk, of a backup's target, or of a read."""
+
+    kind = "contents"
+
+
+class ImageCheckFinding(Finding):
+    """``qemu-img check`` found corruption or leaks."""
+
+    kind = "image-check"
+
+
+class CrashFinding(Finding):
+    """QEMU died."""
+
+    kind = "crash"
+
+
+class HangFinding(Finding):
+    """QEMU did not answer in time."""
+
+    kind = "hang"
+
+
+KINDS: dict[str, type[Finding]] = {cls.kind: cls for cls in Finding.__subclasses__()}
+"""Every kind of finding, by its name."""
+
+
+def normalise(text: str) -> str:
+    """A message without what differs from run to run: numbers, addresses, quoted names."""
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", text.strip())
+    return re.sub(r"0x[0-9a-fA-F]+|\d+", "#", text)

@@ -1,0 +1,110 @@
+"""A place to test in: a folder for images, a QEMU in it, and a session that judges it."""
+
+import fcntl
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qbprop.errors import EnvironmentProblem
+from qbprop.qemu.binaries import Binaries
+from qbprop.qemu.driver import Driver
+from qbprop.qemu.scratch import scratch_root
+from qbprop.session import Session
+from qbprop_model.rules import Rules
+
+PREFIX = "qbprop-"
+_LOCK = "lock"
+_YOUNG_SECONDS = 60.0
+
+ROOM = 16 << 20
+"""Bytes that must be free for images to be written without running into the end."""
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A new empty folder for a QEMU and its images, removed afterwards.
+
+    Whatever a killed qbprop left behind is removed as well: a folder in use is locked.
+
+    :raises EnvironmentProblem: it cannot be made, or there is no room for images.
+    """
+    root = scratch_root()
+    _sweep(root)
+    try:
+        whole = tempfile.TemporaryDirectory(prefix=PREFIX, dir=root, ignore_cleanup_errors=True)
+        with whole as name, Path(name, _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = Path(name, "images")
+            folder.mkdir()
+            check_room(folder)
+            yield folder
+    except OSError as error:
+        if error.filename is not None and Path(error.filename).is_relative_to(root):
+            raise EnvironmentProblem(
+                f"{root} is no place for images ({error.strerror}); "
+                "set TMPDIR to a folder that can be written"
+            ) from error
+        raise
+
+
+def check_room(folder: Path) -> None:
+    """Make sure that images find room in a folder.
+
+    :raises EnvironmentProblem: they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        raise EnvironmentProblem(
+            f"{folder} has {free >> 20} MiB free, too little for images; "
+            "make room there, or set TMPDIR to another folder"
+        )
+
+
+def _sweep(root: Path) -> None:
+    """Remove folders that nobody holds any more."""
+    for lock in root.glob(f"{PREFIX}*/{_LOCK}"):
+        with suppress(OSError):
+            if time.time() - lock.stat().st_mtime < _YOUNG_SECONDS:
+                continue
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Which QEMU to test, and how.
+
+    ``transport`` None takes the fastest guest I/O there is; ``timeout`` is the longest wait
+    for one reply, in seconds.
+    """
+
+    binaries: Binaries
+    transport: Literal["nbd", "hmp"] | None = None
+    timeout: float = 10.0
+
+    @contextmanager
+    def driver(self) -> Iterator[Driver]:
+        """A QEMU that was just launched and ends with the context.
+
+        :raises EnvironmentProblem: it cannot be launched, or there is no room for images.
+        """
+        with (
+            scratch_folder() as folder,
+            Driver(self.binaries, folder, transport=self.transport, timeout=self.timeout) as driver,
+        ):
+            yield driver
+
+    @contextmanager
+    def session(self, rules: Rules | None = None) -> Iterator[Session]:
+        """A session on a QEMU of its own; ``rules`` None means the model as it is.
+
+        :raises EnvironmentProblem: as :meth:`driver`.
+        """
+        with self.driver() as driver:
+            yield Session(driver, rules)

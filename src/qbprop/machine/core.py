@@ -1,0 +1,108 @@
+"""The machine's base: one example on one session."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from qbprop.findings import Finding
+from qbprop.machine.backups import affordable
+from qbprop.session import Session
+from qbprop_model.operations import (
+    BlockdevBackup,
+    DriveBackup,
+    InvalidOperationError,
+    Operation,
+    Transaction,
+)
+from qbprop_model.world import World
+
+Drawn = Operation | Iterable[Operation]
+
+
+@st.composite
+def _drawn(draw: st.DrawFn, choose: Callable[..., Drawn], args: tuple[Any, ...]) -> Drawn:
+    machine: MachineBase = draw(st.runner())
+    return choose(draw, machine.world, *args)
+
+
+def drawn(choose: Callable[..., Drawn], *args: Any) -> st.SearchStrategy[Drawn]:
+    """What ``choose(draw, world, *args)`` returns; ``world`` is the machine's at that moment."""
+    return _drawn(choose, args)
+
+
+def going_on(machine: "MachineBase") -> bool:
+    """The example is not over, and has a disk to work on."""
+    return not machine.over and bool(machine.world.nodes)
+
+
+step_rule = precondition(going_on)
+"""Decorator of every rule that performs operations; stands above ``@rule``."""
+
+
+class MachineBase(RuleBasedStateMachine):
+    """Performs drawn operations on ``session``; a disagreement raises a Finding.
+
+    Class attributes: ``session`` (set before the machine is used), ``known`` (called with a
+    Finding; true ends the example instead of failing it), ``watch`` (called before each
+    operation; may raise to stop a campaign), ``thorough`` (every example ends with contents
+    and image checks, else one in ``one_in`` does).
+    """
+
+    session: ClassVar[Session]
+    known: ClassVar[Callable[[Finding], bool]] = staticmethod(lambda _: False)
+    watch: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+    thorough: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = False
+        self.failed = False
+        self.session.begin()
+
+    @property
+    def world(self) -> World:
+        """The model's state; all that rules and strategies may look at."""
+        return self.session.world
+
+    def perform(self, operations: Drawn) -> None:
+        """Perform operations in order and check each.
+
+        What the model cannot judge, or what costs too much, is left out.
+        """
+        for operation in (operations,) if isinstance(operations, Operation) else operations:
+            if self.over:
+                return
+            self.watch()
+            try:
+                if isinstance(operation, DriveBackup | BlockdevBackup | Transaction) and (
+                    not affordable(self.world, operation)
+                ):
+                    continue
+                self._guarded(lambda op=operation: self.session.step(op))
+            except InvalidOperationError:
+                continue
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Finding as finding:
+            if not self.known(finding):
+                self.failed = True
+                raise
+            self.over = True
+        except BaseException:
+            self.failed = True
+            raise
+
+    @precondition(lambda self: self.over or not self.world.nodes)
+    @rule()
+    def done(self) -> None:
+        """The example is over: nothing more is sent."""
+
+    def teardown(self) -> None:
+        """The checks at the end of an example, unless it failed or met a known finding."""
+        if self.over or self.failed or not self.session.trace:
+            return
+        self._guarded(lambda: self.session.finish(thorough=self.thorough))

@@ -1,0 +1,117 @@
+"""Numbers and names biased to where bugs live (design, section 4). Draws see only the model.
+
+Every draw goes through :func:`below`, whose strategies are made once: making one costs as
+much as a question to QEMU.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from qbprop_model.operations import NODES
+from qbprop_model.state import Node, State
+
+T = TypeVar("T")
+
+SECTOR = 512
+JOB_CLUSTER = 65536
+LENGTH_LIMIT = 2 << 20
+"""Most bytes of one guest request; longer ones cost time and show nothing new."""
+
+BITS_LIMIT = 1 << 20
+"""Most bits of one bitmap."""
+
+COPY_LIMIT = 32 << 20
+"""Most bytes that one backup copies."""
+
+
+@cache
+def _below(limit: int) -> st.SearchStrategy[int]:
+    return st.integers(0, limit - 1)
+
+
+def below(draw: st.DrawFn, limit: int) -> int:
+    """A number from 0 up to ``limit``, not included; shrinks to 0."""
+    return draw(_below(limit)) if limit > 1 else 0
+
+
+def pick(draw: st.DrawFn, choices: Sequence[T]) -> T:
+    """One of ``choices``; shrinks to the first."""
+    return choices[below(draw, len(choices))]
+
+
+def seldom(draw: st.DrawFn, one_in: int) -> bool:
+    """True about once in ``one_in`` draws; shrinks to False."""
+    return below(draw, one_in) == one_in - 1
+
+
+def present(world: State) -> list[str]:
+    """The disks that exist, as node names."""
+    return [name for name in NODES if name in world.nodes]
+
+
+def find(world: State, reference: str) -> Node | None:
+    """The node that a node name or drive name means, if any."""
+    return world.nodes.get(world.roots.get(reference, reference))
+
+
+def named(draw: st.DrawFn, world: State, node: str) -> str:
+    """A disk's node name or, where it has one, its drive name."""
+    drive = world.nodes[node].drive
+    return node if drive is None else pick(draw, (node, drive))
+
+
+def reference(draw: st.DrawFn, world: State, one_in: int = 40) -> str:
+    """A disk, by either name; once in ``one_in`` a slot that is empty."""
+    empty = [name for name in NODES if name not in world.nodes]
+    if empty and one_in and seldom(draw, one_in):
+        return pick(draw, empty)
+    return named(draw, world, pick(draw, present(world)))
+
+
+def grains(world: State, node: Node) -> list[int]:
+    """Sizes in bytes whose multiples are edges of something on this node."""
+    image = world.images[node.image]
+    found = {SECTOR, JOB_CLUSTER}
+    if image.format == "qcow2":
+        found |= {image.cluster_size, image.unit}
+    for bitmap in node.bitmaps.values():
+        found |= {bitmap.granularity, 64 * bitmap.granularity}
+    return sorted(found)
+
+
+def byte_range(draw: st.DrawFn, world: State, node: Node) -> tuple[int, int]:
+    """``(offset, length)`` near an edge; seldom crossing the end of the disk, or past it."""
+    size = world.size(node)
+    grain = pick(draw, grains(world, node))
+    last = size // grain
+    place = below(draw, 8)
+    if place < 6:
+        offset = below(draw, min(last, 8) + 1 if place < 3 else last + 1) * grain
+    else:
+        offset = size - pick(draw, (SECTOR, 0, grain, 1, grain + SECTOR))
+    offset += pick(draw, (0, 0, 0, -SECTOR, SECTOR, -1, 1, 37, grain // 2))
+    offset = min(max(offset, 0), size)
+    lengths = (SECTOR, grain, grain + SECTOR, 2 * grain, grain - SECTOR, 1, 3 * grain, 5000, 0)
+    length = min(pick(draw, (*lengths, size - offset)), LENGTH_LIMIT)
+    if seldom(draw, 12):
+        start = size - pick(draw, (0, SECTOR, 1))
+        return min(max(offset, start), size), length + 1
+    return offset, min(length, size - offset)
+
+
+def data(draw: st.DrawFn) -> dict[str, int]:
+    """Mostly stamps; constant fills and zeroes are the special cases."""
+    number = below(draw, 80)
+    if number < 64:
+        return {"stamp": number}
+    return {"fill": 0 if number < 74 else 0xA5}
+
+
+def granularities(size: int) -> Sequence[int]:
+    """The granularities that a bitmap of a disk of ``size`` bytes may have here."""
+    usual = (65536, 512, 1024, 4096, 32768, 131072, 1 << 20, 1 << 31)
+    fit = [g for g in usual if size // g <= BITS_LIMIT]
+    return fit or [1 << 31]

@@ -1,0 +1,94 @@
+"""Disks: formats, sizes, chains, patterns already on disk, and the first bitmaps."""
+
+from hypothesis import strategies as st
+
+from qbprop.machine.bitmaps import bitmap_add
+from qbprop.machine.draws import SECTOR, below, data, pick, seldom
+from qbprop_model.operations import (
+    DRIVES,
+    NODES,
+    AddDisk,
+    InvalidOperationError,
+    Layer,
+    Operation,
+    Pattern,
+)
+from qbprop_model.world import World
+
+CLUSTERS = (65536, 4096, 512, 1024, 16384, 32768, 262144, 2 << 20)
+SMALL = 4 << 20
+HUGE = (1 << 40, (16 << 40) - 512, (8 << 40) + 65536)
+
+
+def sizes(draw: st.DrawFn, cluster: int) -> int:
+    """A disk's size in bytes, a multiple of 512: mostly small and awkward."""
+    if seldom(draw, 40):
+        return pick(draw, HUGE)
+    grain = pick(draw, (65536, 65536, cluster, 1 << 20, 64 * SECTOR, SECTOR))
+    size = (1 + below(draw, max(1, min(SMALL // grain, 40)))) * grain
+    size += pick(draw, [0, 0, SECTOR, -SECTOR, 3 * SECTOR])
+    return min(max(size, SECTOR), SMALL)
+
+
+def patterns(draw: st.DrawFn, size: int) -> tuple[Pattern, ...]:
+    """What is on an image before it is opened: nothing, or a few stamped ranges."""
+    found = []
+    for _ in range(pick(draw, [0, 0, 1, 2])):
+        length = min(pick(draw, [SECTOR, 65536, 70000, 1 << 20]), size)
+        offset = below(draw, min(size - length, SMALL) // SECTOR + 1) * SECTOR
+        found.append(Pattern(offset=offset, length=length, **data(draw)))
+    return tuple(found)
+
+
+def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
+    """One image. It may hold data already."""
+    raw = seldom(draw, 4)
+    cluster = 65536 if raw else pick(draw, CLUSTERS)
+    if size is None:
+        size = sizes(draw, cluster)
+    data_in = patterns(draw, size)
+    if raw:
+        return Layer(format="raw", size=size, data=data_in)
+    if size > SMALL:
+        cluster = max(cluster, 65536)
+    compat = pick(draw, ["1.1", "1.1", "1.1", "0.10"])
+    extended = (cluster >= 16384 and compat == "1.1" and seldom(draw, 6)) or seldom(draw, 60)
+    return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended, data=data_in)
+
+
+def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
+    """A disk in the first empty slot."""
+    slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
+    chain = [layers(draw)]
+    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4):
+        other = None if seldom(draw, 2) else chain[0].size
+        chain.append(layers(draw, other))
+    discard = pick(draw, ["ignore", "unmap"])
+    zeroes = ["off", "off", "on", "unmap"] if discard == "unmap" or seldom(draw, 60) else ["off"]
+    return AddDisk(
+        node=NODES[slot],
+        layers=tuple(chain),
+        drive=DRIVES[slot] if seldom(draw, 2) else None,
+        discard=discard,
+        detect_zeroes=pick(draw, zeroes),
+    )
+
+
+def topology(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """What an example starts with: one to three disks, most with bitmaps."""
+    scratch = world.copy()
+    found: list[Operation] = []
+    for _ in range(1 + pick(draw, [0, 0, 1, 2])):
+        disk = add_disk(draw, scratch)
+        found.append(disk)
+        try:
+            refused = scratch.apply(disk).refusal is not None
+        except InvalidOperationError:
+            refused = True
+        if refused:
+            break
+        for _ in range(pick(draw, [1, 0, 2, 3])):
+            add = bitmap_add(draw, scratch, legal=True)
+            found.append(add)
+            scratch.apply(add)
+    return tuple(found)

@@ -1,0 +1,283 @@
+"""Operations performed on a real QEMU: a plan is carried out, and what followed is observed.
+
+A driver keeps one QEMU for many examples. `Driver.reset` brings it back to empty, and
+replaces it when that fails or when it died, hung or was left in an unknown state.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from qbprop.errors import EnvironmentProblem
+from qbprop.qemu.binaries import Binaries
+from qbprop.qemu.contents import Difference
+from qbprop.qemu.features import Features
+from qbprop.qemu.guest import GuestIo
+from qbprop.qemu.guest_hmp import HmpGuest
+from qbprop.qemu.images import Images
+from qbprop.qemu.monitor import Command, QemuGone
+from qbprop.qemu.observation import Observation, Refused, RequestRefused
+from qbprop.qemu.performer import Outcome, Performer
+from qbprop.qemu.plan import plan, target_file
+from qbprop.qemu.primitives import GuestRequest
+from qbprop.qemu.process import QemuProcess
+from qbprop.qemu.query import (
+    EXPORTS_QUERY,
+    JOBS_QUERY,
+    NODES_QUERY,
+    digest_query,
+    digests_of,
+    state_of,
+)
+from qbprop.qemu.readback import Reader
+from qbprop_model.data import Bytes
+from qbprop_model.expectation import Contents
+from qbprop_model.operations import AddDisk, Operation
+
+__all__ = ["Driver", "Observation", "Refused"]
+
+TRANSPORT_EVENTS = frozenset({"BLOCK_EXPORT_DELETED"})
+"""Events that the transport causes and no operation does."""
+
+Bitmaps = Collection[tuple[str, str]]
+"""Bitmaps as (node, bitmap name)."""
+
+
+class Driver:
+    """One QEMU in ``folder`` that operations are performed on.
+
+    ``transport`` says how guest requests travel; None takes "nbd" where libnbd is there.
+    ``timeout`` (seconds) bounds every single wait. Must be created in the main thread.
+    Raises EnvironmentProblem when QEMU or the transport is not to be had.
+    """
+
+    _process: QemuProcess
+
+    def __init__(
+        self,
+        binaries: Binaries,
+        folder: Path,
+        *,
+        transport: Literal["nbd", "hmp"] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        self._binaries = binaries
+        self._folder = folder
+        self._timeout = timeout
+        self._guest_class = _guest_class(transport)
+        self._images = Images(binaries, folder, timeout)
+        self._earlier_round_trips = 0
+        self.launches = 0
+        self._launch()
+
+    def __enter__(self) -> Self:
+        """The driver itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def features(self) -> Features:
+        """What this QEMU can do."""
+        return self._process.features
+
+    @property
+    def version(self) -> str:
+        """QEMU's version, to be shown."""
+        return self.features.version
+
+    @property
+    def transport(self) -> str:
+        """How guest requests travel: "nbd" or "hmp"."""
+        return self._guest.name
+
+    @property
+    def process(self) -> QemuProcess:
+        """The QEMU of now; another one after a relaunch."""
+        return self._process
+
+    @property
+    def round_trips(self) -> int:
+        """QMP commands sent so far."""
+        return self._earlier_round_trips + self._process.monitor.round_trips
+
+    @property
+    def timeout(self) -> float:
+        """Longest time of a single wait, in seconds; may be set."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._timeout = self._process.monitor.timeout = self._images.timeout = seconds
+
+    def perform(
+        self, operation: Operation, digests: Bitmaps = (), *, query: bool = True
+    ) -> Observation:
+        """Perform ``operation`` and observe what followed.
+
+        The SHA-256 of each bitmap in ``digests`` is asked for, and with ``query`` the state of
+        nodes and jobs. Raises the gone exceptions; then `reset` comes next.
+        """
+        with self._tainting():
+            asked = _queries(digests, query=query)
+            outcome = self._performer.perform(plan(operation), asked)
+            if isinstance(operation, AddDisk) and outcome.refused is None:
+                self._disks[operation.node] = operation.drive
+            return self._observation(outcome, digests, query=query)
+
+    def observe(self, digests: Bitmaps = ()) -> Observation:
+        """The state as it is, without an operation. Raises the gone exceptions."""
+        with self._tainting():
+            replies = self._process.monitor.execute_all(_queries(digests, query=True))
+            events = self._process.monitor.events()
+            return self._observation(Outcome(replies=replies, events=events), digests, query=True)
+
+    def read_disk(self, node: str, start: int, length: int) -> Bytes | Refused:
+        """Read from an open disk as a guest does. Raises the gone exceptions."""
+        with self._tainting():
+            try:
+                data = self._guest.perform(GuestRequest(node, "read", start, length))
+            except RequestRefused as request:
+                return request.refused
+            assert data is not None
+            return data
+
+    def differences(
+        self, name: str, expected: Contents, through: Literal["qemu", "program"] = "qemu"
+    ) -> Difference | Refused | None:
+        """Where the bytes of an open disk, or of an image with its chain, are not as expected.
+
+        An image is named without the end of its file name: "target0", "drive0.1". ``through``
+        says how it is read: "qemu" opens it read-only in the running QEMU, "program" has a new
+        ``qemu-img`` process read it, which is stricter and slower. A refusal says that it could
+        not be read. Raises the gone exceptions.
+        """
+        with self._tainting():
+            if name in self._disks:
+                return self._reader.disk(name, expected)
+            return self._reader.image(target_file(name), expected, through)
+
+    def check_image(self, name: str) -> str | None:
+        """What ``qemu-img check`` finds wrong with an image, named as in `differences`.
+
+        Raises QemuSilent when the program does not end in time.
+        """
+        return self._images.check(target_file(name))
+
+    def close_disks(self) -> None:
+        """Close all open disks, so that programs can read and check their images.
+
+        A disk that stays open is seen by `observe`. Raises the gone exceptions.
+        """
+        with self._tainting():
+            self._close_all()
+
+    def reset(self) -> None:
+        """Back to an empty QEMU and an empty folder (semantics 12).
+
+        What is known to be open is closed; if QEMU is not empty then, or is gone or tainted, a
+        new one is launched. Raises EnvironmentProblem if that cannot be.
+        """
+        try:
+            clean = not self._tainted and self._close_all()
+        except QemuGone:
+            clean = False
+        if not clean:
+            self._process.kill()
+            self._launch()
+        self._images.delete_all()
+
+    def close(self) -> None:
+        """End QEMU, whatever state it is in, and delete its images."""
+        self._process.kill()
+        self._images.delete_all()
+
+    def _launch(self) -> None:
+        if self.launches:
+            self._earlier_round_trips += self._process.monitor.round_trips
+        self._process = QemuProcess(self._binaries, self._folder, self._timeout)
+        monitor = self._process.monitor
+        self._guest = self._guest_class(self._process, self._folder)
+        self._performer = Performer(monitor, self._guest, self._images)
+        self._reader = Reader(monitor, self._guest, self._images)
+        self._disks: dict[str, str | None] = {}
+        self._tainted = False
+        self.launches += 1
+
+    @contextmanager
+    def _tainting(self) -> Iterator[None]:
+        """Whatever breaks off in the middle, an interruption too, leaves QEMU unusable."""
+        try:
+            yield
+        except BaseException:
+            self._tainted = True
+            raise
+
+    def _observation(self, outcome: Outcome, digests: Bitmaps, *, query: bool) -> Observation:
+        replies = outcome.replies
+        state = state_of(*replies[-2:]) if query else None
+        return Observation(
+            refused=outcome.refused,
+            data=outcome.data,
+            events=tuple(e for e in outcome.events if e.name not in TRANSPORT_EVENTS),
+            bitmaps=state.bitmaps if state else None,
+            anonymous=state.anonymous if state else (),
+            sizes=state.sizes if state else {},
+            other_nodes=state.other_nodes if state else (),
+            digests=digests_of(digests, replies[: len(digests)]),
+            jobs=state.jobs if state else (),
+            stderr=self._process.stderr_text(),
+            aftermath=tuple(outcome.aftermath),
+            exchange=tuple(outcome.exchange),
+        )
+
+    def _close_all(self) -> bool:
+        """Close all that is known to be open; whether QEMU is empty then."""
+        monitor = self._process.monitor
+        try:
+            self._guest.detach_all()
+        except RequestRefused:
+            return False
+        closing = [_close_disk(node, drive) for node, drive in self._disks.items()]
+        asked = [NODES_QUERY, JOBS_QUERY, EXPORTS_QUERY]
+        replies = monitor.execute_all([*closing, *asked])
+        self._disks.clear()
+        monitor.events()
+        self._process.stderr_text()
+        return all(reply == [] for reply in replies[-len(asked) :])
+
+
+def _close_disk(node: str, drive: str | None) -> Command:
+    if drive is None:
+        return Command("blockdev-del", {"node-name": node})
+    return Command("human-monitor-command", {"command-line": f"drive_del {drive}"})
+
+
+def _queries(digests: Bitmaps, *, query: bool) -> Sequence[Command]:
+    asked = [digest_query(node, name) for node, name in digests]
+    return [*asked, NODES_QUERY, JOBS_QUERY] if query else asked
+
+
+def _guest_class(transport: str | None) -> Callable[[QemuProcess, Path], GuestIo]:
+    if transport == "hmp":
+        return HmpGuest
+    try:
+        from qbprop.qemu.guest_nbd import NbdGuest
+    except ImportError as error:
+        if transport is None:
+            return HmpGuest
+        raise EnvironmentProblem(
+            f"libnbd's Python module cannot be imported ({error}): install Debian's "
+            "python3-libnbd, and use a virtual environment made by /usr/bin/python3 with "
+            "--system-site-packages; or choose the transport 'hmp'"
+        ) from error
+    return NbdGuest

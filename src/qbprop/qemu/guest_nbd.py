@@ -1,0 +1,237 @@
+"""Guest requests over an NBD export of the same QEMU, through libnbd (Debian: python3-libnbd).
+
+The fast way, with true error numbers. Every wait is bounded, so that a QEMU that is stopped
+or dead is told from one that refuses. libnbd's own checks are off: requests past the end and
+of zero length reach QEMU.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import nbd
+import numpy as np
+
+from qbprop.qemu.guest import RANGE_LIMIT, TRANSFER_LIMIT, Source, pieces
+from qbprop.qemu.guest_hmp import HmpGuest
+from qbprop.qemu.monitor import Command, Event, QemuSilent
+from qbprop.qemu.observation import Refused, RequestRefused
+from qbprop.qemu.primitives import GuestRequest
+from qbprop.qemu.process import QemuProcess
+from qbprop.qemu.query import accepted
+from qbprop_model.data import Bytes
+
+SOCKET = "nbd.sock"
+"""The NBD server's socket, beside the images."""
+
+STATUS_LIMIT = (1 << 32) - (1 << 21)
+"""Most bytes in one question for the allocation; whole clusters of any size."""
+
+
+class NbdConnection:
+    """A connection to one export. Methods raise RequestRefused and the gone exceptions.
+
+    ``lost`` tells that the server closed it.
+    """
+
+    def __init__(self, process: QemuProcess, folder: Path, export: str) -> None:
+        """Connect; raises nbd.Error when the server refuses."""
+        self._process = process
+        self._export = export
+        self.lost = False
+        self._handle = nbd.NBD()
+        self._handle.set_strict_mode(0)
+        self._handle.set_pread_initialize(False)
+        self._handle.set_export_name(export)
+        self._handle.add_meta_context("base:allocation")
+        descriptor = os.open(folder, os.O_PATH)
+        try:
+            # The path of a Unix socket is limited to 107 bytes, that of the folder is not.
+            self._handle.aio_connect_unix(f"/proc/self/fd/{descriptor}/{SOCKET}")
+            while not self._handle.aio_is_ready():
+                self._poll("connect")
+        finally:
+            os.close(descriptor)
+
+    @property
+    def size(self) -> int:
+        """Length of the export in bytes."""
+        size: int = self._handle.get_size()
+        return size
+
+    def read(self, offset: int, length: int) -> Bytes:
+        """The bytes of a range of at most TRANSFER_LIMIT bytes."""
+        data = np.empty(length, np.uint8)
+        self._await("read", lambda: self._handle.aio_pread(data, offset))
+        return data
+
+    def change(self, request: GuestRequest, offset: int, length: int) -> None:
+        """Perform one piece of a request other than a read."""
+        handle = self._handle
+        match request.kind:
+            case "write":
+                assert request.data is not None
+                data = request.data.render(offset, length)
+                self._await("write", lambda: handle.aio_pwrite(data, offset))
+            case "write_zeroes":
+                flags = 0 if request.unmap else nbd.CMD_FLAG_NO_HOLE
+                self._await("zero", lambda: handle.aio_zero(length, offset, flags=flags))
+            case "discard":
+                self._await("trim", lambda: handle.aio_trim(length, offset))
+            case "flush":
+                self._await("flush", handle.aio_flush)
+            case kind:
+                raise ValueError(f"NBD has no request {kind!r}")
+
+    def data_extents(self) -> list[tuple[int, int]]:
+        """Ranges (start, end), ascending, that are not said to read as zeroes."""
+        found: list[tuple[int, int]] = []
+        position, size = 0, self.size
+        while position < size:
+            for extent, flags in self._block_status(position, min(size - position, STATUS_LIMIT)):
+                start, position = position, min(position + extent, size)
+                if flags & nbd.STATE_ZERO:
+                    continue
+                if found and found[-1][1] == start:
+                    start = found.pop()[0]
+                found.append((start, position))
+        return found
+
+    def _block_status(self, offset: int, length: int) -> Iterable[tuple[int, int]]:
+        """Lengths and flags of the extents from ``offset`` on; as many as the server tells."""
+        entries: list[int] = []
+
+        def take(_context: str, _offset: int, new: list[int], _error: object) -> int:
+            entries.extend(new)
+            return 0
+
+        self._await("status", lambda: self._handle.aio_block_status(length, offset, take))
+        return zip(entries[::2], entries[1::2], strict=True)
+
+    def _await(self, what: str, send: Callable[[], int]) -> None:
+        handle = self._handle
+        try:
+            cookie = send()
+            while not handle.aio_command_completed(cookie):
+                self._poll(what)
+        except nbd.Error as error:
+            self.lost = handle.aio_is_dead() or handle.aio_is_closed()
+            if self.lost:
+                _raise_if_gone(self._process)
+            raise _refused(error) from error
+
+    def _poll(self, what: str) -> None:
+        seconds = self._process.monitor.timeout
+        if not self._handle.poll(int(seconds * 1000)):
+            raise QemuSilent(f"NBD {what} of {self._export}", seconds)
+
+
+def _raise_if_gone(process: QemuProcess) -> None:
+    """Raise QemuDied if QEMU went away, and not a connection alone."""
+    process.monitor.execute(Command("query-version"))
+
+
+def _refused(error: nbd.Error) -> RequestRefused:
+    return RequestRefused(Refused("guest", error.errno or "ENOTCONN", error.string))
+
+
+class NbdGuest:
+    """Guest requests over NBD; each disk has a writable export of its own.
+
+    What NBD cannot do, compressed writes, goes through the human monitor. The server is
+    started with the first export. A connection is made with the first request.
+    """
+
+    name = "nbd"
+
+    def __init__(self, process: QemuProcess, folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+        self._hmp = HmpGuest(process, folder)
+        self._started = False
+        self._count = 0
+        self._nodes: dict[str, str] = {}
+        self._exports: dict[str, str] = {}
+        self._connections: dict[str, NbdConnection] = {}
+
+    def attach(self, node: str, drive: str | None = None, *, writable: bool = True) -> None:
+        """Add an export of ``node``, under the node's name."""
+        self._nodes[node] = node
+        if drive is not None:
+            self._nodes[drive] = node
+        self._export(node, writable=writable)
+
+    def reattach(self, name: str) -> None:
+        """Add the export of a known disk again."""
+        if name in self._nodes:
+            self._export(self._nodes[name], writable=True)
+
+    def detach(self, name: str) -> None:
+        """Delete a disk's export and wait until it is gone."""
+        self._delete([self._nodes[name]] if name in self._nodes else [])
+
+    def detach_all(self) -> None:
+        """Delete all exports and wait until they are gone."""
+        self._delete(list(self._exports))
+        self._nodes.clear()
+
+    def perform(self, request: GuestRequest) -> Bytes | None:
+        """Send a request, in pieces where it is too long, and await its end."""
+        if request.kind == "write_compressed":
+            return self._hmp.perform(request)
+        connection = self._connection(request.node)
+        if request.kind == "read":
+            parts = pieces(request.offset, request.length, TRANSFER_LIMIT)
+            read = [connection.read(*part) for part in parts]
+            return read[0] if len(read) == 1 else np.concatenate(read[::-1])
+        limit = TRANSFER_LIMIT if request.kind == "write" else RANGE_LIMIT
+        for offset, length in pieces(request.offset, request.length, limit):
+            connection.change(request, offset, length)
+        return None
+
+    def source(self, name: str) -> Source:
+        """The bytes of an attached disk."""
+        return self._connection(name)
+
+    def _export(self, node: str, *, writable: bool) -> None:
+        commands = []
+        if not self._started:
+            address = {"type": "unix", "data": {"path": SOCKET}}
+            commands.append(Command("nbd-server-start", {"addr": address}))
+        self._count += 1
+        identifier = f"{node}.{self._count}"
+        options = {"type": "nbd", "id": identifier, "node-name": node, "name": node}
+        commands.append(Command("block-export-add", options | {"writable": writable}))
+        self._execute(commands)
+        self._started = True
+        self._exports[node] = identifier
+
+    def _delete(self, nodes: Sequence[str]) -> None:
+        for node in nodes:
+            self._connections.pop(node, None)
+        identifiers = {self._exports.pop(node) for node in nodes if node in self._exports}
+        self._execute(
+            [Command("block-export-del", {"id": each, "mode": "hard"}) for each in identifiers]
+        )
+        for identifier in identifiers:
+            gone = Event("BLOCK_EXPORT_DELETED", {"id": identifier})
+            self._process.monitor.wait(gone.__eq__)
+
+    def _execute(self, commands: Sequence[Command]) -> None:
+        for reply in self._process.monitor.execute_all(commands) if commands else ():
+            accepted(reply)
+
+    def _connection(self, name: str) -> NbdConnection:
+        """The connection to the disk called ``name``, made now if there is none."""
+        node = self._nodes.get(name)
+        if node is None or node not in self._exports:
+            raise RequestRefused(Refused("guest", "ENOENT", f"no disk is called '{name}'"))
+        connection = self._connections.get(node)
+        if connection is None or connection.lost:
+            try:
+                connection = NbdConnection(self._process, self._folder, node)
+            except nbd.Error as error:
+                _raise_if_gone(self._process)
+                raise _refused(error) from error
+            self._connections[node] = connection
+        return connection

@@ -1,0 +1,246 @@
+"""Image files: made, changed and checked with ``qemu-img`` and ``qemu-io``.
+
+Starting a program costs milliseconds. So a blank image is written from a template where one
+is known: what ``qemu-img create`` made for the same options. Two qcow2 images with L1 tables
+of the same length differ in the size field alone, so that one template serves many sizes.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qbprop.qemu.binaries import Binaries
+from qbprop.qemu.monitor import QemuSilent
+from qbprop.qemu.observation import Refused, RequestRefused
+from qbprop.qemu.primitives import MakeImage, Program
+from qbprop.qemu.qcow2 import SIZE_FIELD, format_of, is_whole
+from qbprop_model.data import SECTOR, Fill
+from qbprop_model.operations import Layer, Pattern
+
+SUFFIX = ".img"
+"""How the name of every image file ends."""
+
+TEMPLATE_LIMIT = 1 << 23
+"""Most bytes written for a template; with more the program is no slower."""
+
+TEMPLATE_COUNT = 256
+"""Most templates kept."""
+
+_RAW_START = 4096
+"""QEMU allocates so many first bytes of a new raw image."""
+
+
+@dataclass(frozen=True)
+class _Template:
+    """A sparse file in memory: its length and its data as (offset, bytes, zeroes after them)."""
+
+    length: int
+    data: tuple[tuple[int, bytes, int], ...]
+
+
+class Images:
+    """The image files of one folder. ``timeout`` bounds every program, in seconds.
+
+    ``runs`` counts the programs started. Every method raises QemuSilent when one takes longer.
+    """
+
+    def __init__(self, binaries: Binaries, folder: Path, timeout: float) -> None:
+        self._programs = {"qemu-img": str(binaries.img), "qemu-io": str(binaries.io)}
+        self._folder = folder
+        self.timeout = timeout
+        self._templates: dict[object, _Template] = {}
+        self.runs = 0
+
+    def format_of(self, file: str) -> str:
+        """The format of a file as it is now; "raw" where there is none."""
+        return format_of(self._folder / file)
+
+    def run(self, program: Program) -> None:
+        """Run a program in the folder. Raises RequestRefused when its exit status is not 0."""
+        code, output = self._run(program)
+        if code:
+            raise RequestRefused(Refused("program", str(code), output))
+
+    def make(self, step: MakeImage) -> None:
+        """Make an image as MakeImage says, from a template where possible.
+
+        Raises RequestRefused when a program refuses.
+        """
+        path = self._folder / step.file
+        path.unlink(missing_ok=True)
+        try:
+            self._blank(step, path)
+            self._fill(step, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def check(self, file: str) -> str | None:
+        """What ``qemu-img check`` finds wrong with a qcow2 image; None for any other file."""
+        if self.format_of(file) != "qcow2":
+            return None
+        code, output = self._run(Program("qemu-img", ("check", "-f", "qcow2", file)))
+        kind = {0: None, 2: "corruption", 3: "leaked clusters"}.get(code, f"exit code {code}")
+        return None if kind is None else f"qemu-img check of {file}: {kind}: {output}"
+
+    def flatten(self, file: str) -> Path:
+        """A sparse raw file with all that a new process reads from ``file`` and its chain.
+
+        Raises RequestRefused when it cannot be read.
+        """
+        raw = f"{file}.raw"
+        form = self.format_of(file)
+        self.run(Program("qemu-img", ("convert", "-f", form, "-O", "raw", file, raw)))
+        return self._folder / raw
+
+    def delete_all(self) -> None:
+        """Delete every image file of the folder."""
+        for path in self._folder.glob("*" + SUFFIX):
+            path.unlink()
+
+    def _run(self, program: Program) -> tuple[int, str]:
+        self.runs += 1
+        words = [self._programs[program.tool], *map(str, program.arguments)]
+        try:
+            done = subprocess.run(
+                words,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=self.timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise QemuSilent(" ".join(words), self.timeout) from None
+        output = done.stderr.strip() or done.stdout.strip()
+        return done.returncode, output.decode(errors="replace")
+
+    def _blank(self, step: MakeImage, path: Path) -> None:
+        key = (_shape(step.layer), step.backing, step.backing_format)
+        template = self._templates.get(key)
+        whole = step.backing is None or is_whole(self._folder / step.backing)
+        if template is not None and whole:
+            _write_blank(path, template, step.layer)
+            return
+        self.run(create_program(step))
+        if (template := _template(path)) is not None:
+            if len(self._templates) >= TEMPLATE_COUNT:
+                self._templates.clear()
+            self._templates[key] = template
+
+    def _fill(self, step: MakeImage, path: Path) -> None:
+        """Write the layer's patterns; into a raw image without a program's help."""
+        patterns = step.layer.data
+        if not patterns:
+            return
+        if step.layer.format == "raw" and all(_fits(each, step.layer) for each in patterns):
+            with path.open("r+b", buffering=0) as file:
+                for each in patterns:
+                    os.pwrite(file.fileno(), _bytes(each), each.offset)
+            return
+        names = data_files(step)
+        try:
+            for name, pattern in names.items():
+                (self._folder / name).write_bytes(_bytes(pattern))
+            self.run(fill_program(step))
+        finally:
+            for name in names:
+                (self._folder / name).unlink(missing_ok=True)
+
+
+def create_program(step: MakeImage) -> Program:
+    """The ``qemu-img create`` that makes the blank image of a step."""
+    layer = step.layer
+    words = ["create", "-q", "-f", layer.format]
+    if layer.format == "qcow2":
+        options = f"cluster_size={layer.cluster_size},compat={layer.compat}"
+        words += ["-o", options + (",extended_l2=on" if layer.extended_l2 else "")]
+    if step.backing is not None:
+        words += ["-b", step.backing, "-F", str(step.backing_format)]
+    return Program("qemu-img", (*words, step.file, str(layer.size)))
+
+
+def fill_program(step: MakeImage) -> Program:
+    """The ``qemu-io`` that writes the layer's data; it reads the files of `data_files`."""
+    words = ["-f", step.layer.format]
+    for index, each in enumerate(step.layer.data):
+        source = f"-P {each.fill}" if isinstance(each.data, Fill) else f"-s {_name(step, index)}"
+        if not each.length:
+            source = ""
+        words += ["-c", f"write {source} {each.offset} {each.length}"]
+    return Program("qemu-io", (*words, step.file))
+
+
+def data_files(step: MakeImage) -> dict[str, Pattern]:
+    """The files that `fill_program` reads, and what each must hold."""
+    return {
+        _name(step, index): each
+        for index, each in enumerate(step.layer.data)
+        if each.length and not isinstance(each.data, Fill)
+    }
+
+
+def _name(step: MakeImage, index: int) -> str:
+    return f"{step.file}.data{index}"
+
+
+def _bytes(pattern: Pattern) -> bytes:
+    return pattern.data.render(pattern.offset, pattern.length).tobytes()
+
+
+def _whole_sectors(size: int) -> int:
+    return -(-size // SECTOR) * SECTOR
+
+
+def _fits(pattern: Pattern, layer: Layer) -> bool:
+    return pattern.offset + pattern.length <= _whole_sectors(layer.size)
+
+
+def _shape(layer: Layer) -> object:
+    """What the layout of a blank image depends on."""
+    size = _whole_sectors(layer.size)
+    if layer.format == "raw":
+        return ("raw", min(size, _RAW_START))
+    entry = 16 if layer.extended_l2 else 8
+    covered = layer.cluster_size * (layer.cluster_size // entry)
+    tables = -(-size // covered) if covered else size
+    return (tables, layer.cluster_size, layer.compat, layer.extended_l2)
+
+
+def _template(path: Path) -> _Template | None:
+    """The file as a template, unless it holds too much."""
+    with path.open("rb", buffering=0) as file:
+        length = os.fstat(file.fileno()).st_size
+        extents = list(data_extents(file.fileno(), length))
+        if sum(end - start for start, end in extents) > TEMPLATE_LIMIT:
+            return None
+        return _Template(length, tuple(_stripped(file.fileno(), *each) for each in extents))
+
+
+def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
+    data = os.pread(descriptor, end - start, start).rstrip(b"\0")
+    return start, data, end - start - len(data)
+
+
+def _write_blank(path: Path, template: _Template, layer: Layer) -> None:
+    size = _whole_sectors(layer.size)
+    with path.open("xb", buffering=0) as file:
+        file.truncate(size if layer.format == "raw" else template.length)
+        for offset, data, zeroes in template.data:
+            os.pwrite(file.fileno(), data + bytes(zeroes), offset)
+        if layer.format == "qcow2":
+            os.pwrite(file.fileno(), size.to_bytes(8, "big"), SIZE_FIELD)
+
+
+def data_extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:
+    """The ranges (start, end) of a sparse file that are not holes, ascending."""
+    position = 0
+    while position < length:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        position = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, position

@@ -1,0 +1,225 @@
+"""What to do for an operation, as data: a :class:`Plan` of primitive steps.
+
+:func:`plan` is a pure function of the operation. The driver performs a plan and exporters
+render the same one, so that an operation is read in one place only. Every image is named by
+a file name relative to QEMU's working directory, see :func:`disk_file`, :func:`target_file`.
+"""
+
+from functools import singledispatch
+
+from qbprop.qemu.monitor import Command
+from qbprop.qemu.primitives import (
+    AttachGuest,
+    AwaitJobs,
+    DetachGuest,
+    FormatOf,
+    GuestKind,
+    GuestRequest,
+    HumanCommand,
+    MakeImage,
+    Plan,
+    Primitive,
+    Program,
+    ReattachGuest,
+)
+from qbprop_model import operations as op
+
+
+def disk_file(node: str, depth: int = 0) -> str:
+    """The file of a disk's layer; ``depth`` 0 is the top one, 1 its backing file, ..."""
+    return f"{node}.{depth}.img"
+
+
+def target_file(target: str) -> str:
+    """The file of a backup target."""
+    return f"{target}.img"
+
+
+@singledispatch
+def plan(operation: op.Operation) -> Plan:
+    """The plan for ``operation``. Raises TypeError for a kind that has none of its own."""
+    raise TypeError(f"{type(operation).__name__} cannot be performed by itself")
+
+
+@plan.register
+def _(operation: op.AddDisk) -> Plan:
+    node, layers = operation.node, operation.layers
+    images = []
+    for depth, layer in reversed(list(enumerate(layers))):
+        below = layers[depth + 1 :]
+        backing = disk_file(node, depth + 1) if below else None
+        form = below[0].format if below else None
+        images.append((MakeImage(disk_file(node, depth), layer, backing, form), None))
+    # The protocol node below inherits no "discard" option: QEMU opens it with "unmap" and
+    # lets the format node decide.
+    options: dict[str, object] = {
+        "discard": operation.discard,
+        "detect-zeroes": operation.detect_zeroes,
+    }
+    top = layers[0].format
+    main: Primitive
+    if operation.drive is None:
+        options["file"] = {"driver": "file", "filename": disk_file(node)}
+        main = Command("blockdev-add", {"driver": top, "node-name": node} | options)
+    else:
+        options |= {"file.driver": "file", "file.filename": disk_file(node)}
+        given = {"if": "none", "id": operation.drive, "node-name": node, "driver": top} | options
+        main = HumanCommand("drive_add 0 " + ",".join(f"{k}={v}" for k, v in given.items()), "OK")
+    return Plan(main, prepare=tuple(images), then=(AttachGuest(node, operation.drive),))
+
+
+@plan.register
+def _(operation: op.Read) -> Plan:
+    return Plan(GuestRequest(operation.node, "read", operation.offset, operation.length))
+
+
+@plan.register
+def _(operation: op.Flush) -> Plan:
+    return Plan(GuestRequest(operation.node, "flush"))
+
+
+@plan.register
+def _(operation: op.Write) -> Plan:
+    return Plan(_write(operation, "write"))
+
+
+@plan.register
+def _(operation: op.WriteCompressed) -> Plan:
+    return Plan(_write(operation, "write_compressed"))
+
+
+def _write(operation: op.Write | op.WriteCompressed, kind: GuestKind) -> GuestRequest:
+    offset, length = operation.offset, operation.length
+    return GuestRequest(operation.node, kind, offset, length, data=operation.data)
+
+
+@plan.register
+def _(operation: op.WriteZeroes) -> Plan:
+    offset, length = operation.offset, operation.length
+    return Plan(GuestRequest(operation.node, "write_zeroes", offset, length, unmap=operation.unmap))
+
+
+@plan.register
+def _(operation: op.Discard) -> Plan:
+    return Plan(GuestRequest(operation.node, "discard", operation.offset, operation.length))
+
+
+@plan.register
+def _(operation: op.Resize) -> Plan:
+    name = operation.node
+    key = "device" if name in op.DRIVES else "node-name"
+    main = Command("block_resize", {key: name, "size": operation.size})
+    # An export shares no permission to resize its node (semantics 10.2).
+    return Plan(main, prepare=((DetachGuest(name), ReattachGuest(name)),))
+
+
+@plan.register
+def _(operation: op.CreateImage) -> Plan:
+    file, layer = target_file(operation.image), operation.layer
+    if operation.backing is None:
+        return Plan(MakeImage(file, layer))
+    backing = target_file(operation.backing)
+    return Plan(MakeImage(file, layer, backing, FormatOf(backing)))
+
+
+@plan.register
+def _(operation: op.RebaseImage) -> Plan:
+    file = target_file(operation.image)
+    arguments: tuple[str | FormatOf, ...] = ("rebase", "-u", "-f", FormatOf(file))
+    if operation.backing is None:
+        arguments += ("-b", "")
+    else:
+        backing = target_file(operation.backing)
+        arguments += ("-b", backing, "-F", FormatOf(backing))
+    return Plan(Program("qemu-img", (*arguments, file)))
+
+
+@plan.register(op.BitmapAdd)
+@plan.register(op.BitmapRemove)
+@plan.register(op.BitmapClear)
+@plan.register(op.BitmapEnable)
+@plan.register(op.BitmapDisable)
+@plan.register(op.BitmapMerge)
+def _(operation: op.BitmapAction) -> Plan:
+    return Plan(_command(operation))
+
+
+@plan.register(op.DriveBackup)
+@plan.register(op.BlockdevBackup)
+def _(operation: op.Backup) -> Plan:
+    return Plan(_command(operation), prepare=_open_targets((operation,)), settle=(AwaitJobs(),))
+
+
+@plan.register
+def _(operation: op.Transaction) -> Plan:
+    commands = map(_command, operation.actions)
+    arguments: dict[str, object] = {
+        "actions": [{"type": each.name, "data": each.arguments} for each in commands]
+    }
+    if operation.grouped:
+        arguments["properties"] = {"completion-mode": "grouped"}
+    main = Command("transaction", arguments)
+    return Plan(main, prepare=_open_targets(operation.actions), settle=(AwaitJobs(),))
+
+
+def _open_targets(actions: tuple[op.Action, ...]) -> tuple[tuple[Primitive, Primitive], ...]:
+    """Open each target of a ``blockdev-backup`` once, and close it afterwards."""
+    targets = (each.target for each in actions if isinstance(each, op.BlockdevBackup))
+    return tuple(
+        (
+            Command("blockdev-add", image_options(target, target_file(target))),
+            Command("blockdev-del", {"node-name": target}),
+        )
+        for target in dict.fromkeys(targets)
+    )
+
+
+def image_options(node: str, file: str) -> dict[str, object]:
+    """The arguments of ``blockdev-add`` that open ``file``, and its chain, as node ``node``."""
+    protocol = {"driver": "file", "filename": file}
+    return {"driver": FormatOf(file), "node-name": node, "file": protocol}
+
+
+def _command(action: op.Action) -> Command:
+    """The QMP command, or the transaction action of the same name and arguments."""
+    match action:
+        case op.BitmapAdd(node=node, name=name, granularity=granularity, disabled=disabled):
+            optional = _given(granularity=granularity, disabled=disabled or None)
+            return Command("block-dirty-bitmap-add", {"node": node, "name": name} | optional)
+        case op.BitmapRemove(node=node, name=name):
+            return Command("block-dirty-bitmap-remove", {"node": node, "name": name})
+        case op.BitmapClear(node=node, name=name):
+            return Command("block-dirty-bitmap-clear", {"node": node, "name": name})
+        case op.BitmapEnable(node=node, name=name):
+            return Command("block-dirty-bitmap-enable", {"node": node, "name": name})
+        case op.BitmapDisable(node=node, name=name):
+            return Command("block-dirty-bitmap-disable", {"node": node, "name": name})
+        case op.BitmapMerge(node=node, target=target, sources=sources):
+            bitmaps = [
+                each.name if each.node is None else {"node": each.node, "name": each.name}
+                for each in sources
+            ]
+            arguments = {"node": node, "target": target, "bitmaps": bitmaps}
+            return Command("block-dirty-bitmap-merge", arguments)
+        case op.DriveBackup():
+            file = target_file(action.target)
+            special = {"target": file, "mode": action.mode, "format": action.format}
+            return Command("drive-backup", special | _backup(action))
+        case op.BlockdevBackup():
+            return Command("blockdev-backup", {"target": action.target} | _backup(action))
+        case op.Abort():
+            return Command("abort")
+
+
+def _backup(action: op.Backup) -> dict[str, object]:
+    return {"device": action.node, "sync": action.sync} | _given(
+        job_id=action.job,
+        bitmap=action.bitmap,
+        bitmap_mode=action.bitmap_mode,
+        compress=action.compress or None,
+    )
+
+
+def _given(**arguments: object) -> dict[str, object]:
+    """The arguments that are not None, under their QMP names."""
+    return {k.replace("_", "-"): v for k, v in arguments.items() if v is not None}

@@ -1,0 +1,156 @@
+"""The primitive steps that plans are made of, all of them data.
+
+What is not in an operation but on disk (the format of a file) stands in a step as
+:class:`FormatOf`, and :func:`resolve` fills it in.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from qbprop.qemu.monitor import Command
+from qbprop_model.data import Data
+from qbprop_model.operations import Layer
+
+GuestKind = Literal["read", "write", "write_compressed", "write_zeroes", "discard", "flush"]
+
+
+@dataclass(frozen=True, slots=True)
+class FormatOf:
+    """Stands for the format ("qcow2" or "raw") that file ``file`` has when the step starts."""
+
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class HumanCommand:
+    """A line for the human monitor. Any answer but ``success`` is an error's text."""
+
+    line: str
+    success: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRequest:
+    """One guest request, by node or drive name. Offset and length in bytes.
+
+    ``data`` belongs to the two kinds of write, ``unmap`` to ``write_zeroes``. A transport may
+    cut a long request into pieces, at multiples of at least 32 MiB, where it cannot be sent
+    in one: as the pieces go from last to first, a range that passes the disk's end is refused
+    before anything was changed.
+    """
+
+    node: str
+    kind: GuestKind
+    offset: int = 0
+    length: int = 0
+    data: Data | None = None
+    unmap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A call of ``qemu-img`` or ``qemu-io``; refused when its exit status is not 0."""
+
+    tool: Literal["qemu-img", "qemu-io"]
+    arguments: tuple[str | FormatOf, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MakeImage:
+    """Remove ``file``, ``qemu-img create`` it, write ``layer.data`` into it with ``qemu-io``.
+
+    When this is refused no file is left. See :mod:`qbprop.qemu.images` for both programs'
+    arguments.
+    """
+
+    file: str
+    layer: Layer
+    backing: str | None = None
+    backing_format: str | FormatOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttachGuest:
+    """Let the guest reach node ``node``: under that name, and under ``drive`` if it has one.
+
+    This concerns the transport only (NBD: an export; human monitor: nothing).
+    """
+
+    node: str
+    drive: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DetachGuest:
+    """Take away the guest's access to the disk called ``name``, if there is such a disk."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReattachGuest:
+    """Undo :class:`DetachGuest` of the same ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitJobs:
+    """Wait until every job that was created by the steps before is gone (status ``null``)."""
+
+
+Primitive = (
+    Command
+    | HumanCommand
+    | GuestRequest
+    | Program
+    | MakeImage
+    | AttachGuest
+    | DetachGuest
+    | ReattachGuest
+    | AwaitJobs
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps for one operation.
+
+    1. ``prepare``: pairs of a step and what undoes it. When one is refused, that is the reply
+       to the operation and ``main`` is not sent.
+    2. ``main``, whose reply is the operation's reply.
+    3. ``settle``, if ``main`` was sent, even if it was refused.
+    4. What undoes the performed steps of ``prepare``, last one first.
+    5. ``then``, if nothing was refused.
+    """
+
+    main: Primitive
+    prepare: tuple[tuple[Primitive, Primitive | None], ...] = ()
+    settle: tuple[Primitive, ...] = ()
+    then: tuple[Primitive, ...] = ()
+
+
+_T = TypeVar("_T")
+
+
+def resolve(step: _T, formats: Callable[[str], str]) -> _T:
+    """A copy of ``step`` with every :class:`FormatOf` replaced by ``formats(file)``."""
+    replaced: Any = step
+    match step:
+        case FormatOf(file):
+            replaced = formats(file)
+        case Command(name, arguments):
+            replaced = Command(name, resolve(arguments, formats))
+        case Program() | MakeImage():
+            changes = {
+                field.name: resolve(getattr(step, field.name), formats)
+                for field in dataclasses.fields(step)
+            }
+            replaced = dataclasses.replace(step, **changes)
+        case Mapping():
+            replaced = {key: resolve(value, formats) for key, value in step.items()}
+        case tuple() | list():
+            replaced = type(step)(resolve(item, formats) for item in step)
+    return replaced  # type: ignore[no-any-return]

@@ -1,0 +1,226 @@
+"""One QEMU process: launched with nothing in it but a monitor, watched, and ended for certain.
+
+QEMU runs in a folder of its own, so that commands name images by plain file names. It never
+outlives the Python process that launched it, whatever ends that.
+"""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from qbprop.errors import EnvironmentProblem
+from qbprop.qemu.binaries import Binaries
+from qbprop.qemu.features import Features, probe
+from qbprop.qemu.monitor import Command, EventFlood, Monitor, QemuDied, QemuGone, QemuSilent
+
+__all__ = ["EventFlood", "QemuDied", "QemuGone", "QemuProcess", "QemuSilent"]
+
+LAUNCH_SECONDS = 20.0
+"""Longest time from the start of the program to its greeting; it is 0.05 s on an idle machine."""
+
+EXIT_SECONDS = 2.0
+"""Longest time from a lost connection to the exit code."""
+
+KILL_SECONDS = 20.0
+"""Longest time from SIGKILL to the end of the process."""
+
+LOG_LIMIT = 1 << 20
+"""Bytes read at once from one of QEMU's outputs: the last ones, when there are more."""
+
+ROOM = 1 << 20
+"""Bytes that must be free in the folder for a launch to make sense."""
+
+
+class QemuProcess:
+    """A running QEMU, its monitor and its outputs; as a context manager it is killed at the end.
+
+    ``timeout`` (seconds) is the monitor's. The files ``qemu.stdout`` and ``qemu.stderr`` in the
+    folder are written anew by each launch. A system emulator makes its standard output
+    line-buffered by itself, so that what HMP ``qemu-io`` prints can be read when it returns.
+
+    Must be created in the main thread: Linux ties QEMU's life to the *thread* that starts it.
+    Raises EnvironmentProblem when QEMU cannot be started or is too old.
+    """
+
+    def __init__(self, binaries: Binaries, folder: Path, timeout: float = 10.0) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("create QemuProcess in the main thread: QEMU dies with its thread")
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise EnvironmentProblem("setpriv is not in PATH: install util-linux")
+        with ExitStack() as on_failure:
+            try:
+                self._stdout = on_failure.enter_context(closing(_Log(folder / "qemu.stdout")))
+                self._stderr = on_failure.enter_context(closing(_Log(folder / "qemu.stderr")))
+                self._stderr.make_sure_of(ROOM)
+                ours, theirs = socket.socketpair()
+                on_failure.enter_context(ours)
+                with theirs:
+                    self._process = subprocess.Popen(
+                        [
+                            *(setpriv, "--pdeathsig", "KILL", str(binaries.system.absolute())),
+                            *("-machine", "none", "-nodefaults", "-display", "none", "-S"),
+                            *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}"),
+                            *("-mon", "chardev=monitor,mode=control"),
+                        ],
+                        cwd=folder,
+                        stdin=subprocess.DEVNULL,
+                        stdout=self._stdout.file,
+                        stderr=self._stderr.file,
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                raise EnvironmentProblem(
+                    f"cannot run QEMU in {folder}: {error.strerror}; make room there, or set "
+                    "TMPDIR to a folder that can be written"
+                ) from error
+            _forbid_core_dump(self.pid)
+            self.monitor = Monitor(timeout=max(timeout, LAUNCH_SECONDS), died=self._died)
+            on_failure.callback(self.kill)
+            try:
+                self.monitor.connect(ours)
+                self.features: Features = probe(self.monitor)
+            except QemuGone as gone:
+                said = self.all_stderr().strip().partition("\n")[0]
+                raise EnvironmentProblem(
+                    f"{binaries.system} does not run as QEMU: {said or gone}"
+                ) from gone
+            self.monitor.timeout = timeout
+            on_failure.pop_all()
+
+    def __enter__(self) -> Self:
+        """The process itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Kill it."""
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also the id of its process group."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As in :mod:`subprocess`: minus the signal's number after a signal, None while alive."""
+        return self._process.poll()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still exists, be it stopped or silent."""
+        return self.returncode is None
+
+    def stdout_text(self) -> str:
+        """What it wrote to standard output since the last call."""
+        return self._stdout.new()
+
+    def stderr_text(self) -> str:
+        """What it wrote to standard error since the last call."""
+        return self._stderr.new()
+
+    def all_stderr(self) -> str:
+        """All it wrote to standard error; `stderr_text` is not affected."""
+        return self._stderr.all()
+
+    def kill(self) -> None:
+        """End it at once, also when it is stopped, and reap it; then its outputs can still be read.
+
+        Does nothing when called again.
+        """
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait(KILL_SECONDS)
+        self.monitor.close()
+        self._stdout.close()
+        self._stderr.close()
+
+    def quit(self) -> int:
+        """Let it end in order, its images closed; kill it if it does not within the time-out.
+
+        Returns its exit code: 0 after an orderly end, -9 when it had to be killed.
+        """
+        with suppress(QemuSilent, EventFlood, subprocess.TimeoutExpired):
+            with suppress(QemuDied):
+                self.monitor.execute(Command("quit"))
+            self._process.wait(self.monitor.timeout)
+        self.kill()
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+    def _died(self) -> QemuDied:
+        """The exception to raise when the connection is lost: the exit code follows at once."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_SECONDS)
+        return QemuDied(self.returncode, self.all_stderr())
+
+
+def _forbid_core_dump(pid: int) -> None:
+    """While a dump is written a crashed QEMU looks like a silent one.
+
+    A limit of one byte also keeps the kernel from starting a program that collects dumps, which a
+    limit of zero does not (see fs/coredump.c of Linux).
+    """
+    with suppress(OSError):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_CORE)
+        if hard != 0:
+            resource.prlimit(pid, resource.RLIMIT_CORE, (1, hard))
+
+
+class _Log:
+    """An output of QEMU: a file that it appends to, read from this side by position."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("a+b", buffering=0)
+        self.file.truncate(0)
+        self._taken = 0
+        self._kept, self._kept_from = b"", 0
+
+    def new(self) -> str:
+        start, self._taken = self._taken, self._size()
+        return self._text(start)
+
+    def all(self) -> str:
+        return self._text(0)
+
+    def make_sure_of(self, room: int) -> None:
+        """Raise OSError unless so many bytes fit into the file system."""
+        os.posix_fallocate(self.file.fileno(), 0, room)
+        self.file.truncate(0)
+
+    def close(self) -> None:
+        """Keep the last of the text and let the file go."""
+        if not self.file.closed:
+            start = max(0, self._size() - LOG_LIMIT)
+            self._kept, self._kept_from = self._bytes(start), start
+            self.file.close()
+
+    def _size(self) -> int:
+        if self.file.closed:
+            return self._kept_from + len(self._kept)
+        return os.fstat(self.file.fileno()).st_size
+
+    def _text(self, start: int) -> str:
+        size = self._size()
+        data = self._bytes(max(start, size - LOG_LIMIT)) if size > start else b""
+        return data.decode(errors="replace")
+
+    def _bytes(self, start: int) -> bytes:
+        if self.file.closed:
+            return self._kept[max(0, start - self._kept_from) :]
+        return os.pread(self.file.fileno(), LOG_LIMIT, start)

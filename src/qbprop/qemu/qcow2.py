@@ -1,0 +1,54 @@
+"""The little that is read from an image file itself: its format and its backing file.
+
+The layout is QEMU's published specification of qcow2 (docs/interop/qcow2.txt): the magic
+number, at byte 8 the place and length of the backing file's name, at byte 24 the size.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+MAGIC = b"QFI\xfb"
+SIZE_FIELD = 24
+"""Where the virtual size stands: 8 bytes, big-endian."""
+
+_START = struct.Struct(">4sIQI")
+
+
+def format_of(path: Path) -> str:
+    """The format "qcow2" or "raw"; "raw" too for a file that cannot be read."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return "qcow2" if file.read(len(MAGIC)) == MAGIC else "raw"
+    except OSError:
+        return "raw"
+
+
+def chain(path: Path) -> Iterator[Path]:
+    """The file and those behind it, as far as they exist; backing names are relative to it."""
+    seen: set[Path] = set()
+    while path.exists() and path not in seen:
+        yield path
+        seen.add(path)
+        name = _backing(path)
+        if name is None:
+            return
+        path = path.parent / name
+    yield path
+
+
+def _backing(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(_START.size)
+        if len(start) < _START.size or not start.startswith(MAGIC):
+            return None
+        _, _, offset, length = _START.unpack(start)
+        if not offset:
+            return None
+        file.seek(offset)
+        return file.read(length).decode()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file and every file behind it exist."""
+    return all(each.exists() for each in chain(path))

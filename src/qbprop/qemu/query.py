@@ -1,0 +1,83 @@
+"""QEMU's visible state: the queries for it, and what their replies mean (semantics 4)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qbprop.qemu.monitor import Command, Error, Reply
+from qbprop.qemu.observation import Refused, RequestRefused
+from qbprop_model.expectation import BitmapState
+from qbprop_model.operations import NODES
+
+NODES_QUERY = Command("query-named-block-nodes", {"flat": True})
+JOBS_QUERY = Command("query-jobs")
+EXPORTS_QUERY = Command("query-block-exports")
+
+
+@dataclass(frozen=True)
+class State:
+    """The replies to the queries, sorted; the fields are those of Observation."""
+
+    bitmaps: Mapping[str, Mapping[str, BitmapState]]
+    anonymous: tuple[tuple[str, Mapping[str, Any]], ...]
+    sizes: Mapping[str, int]
+    other_nodes: tuple[str, ...]
+    jobs: tuple[Mapping[str, Any], ...]
+
+
+def digest_query(node: str, name: str) -> Command:
+    """The query for a bitmap's SHA-256 (semantics 2.1)."""
+    return Command("x-debug-block-dirty-bitmap-sha256", {"node": node, "name": name})
+
+
+def state_of(nodes: Reply, jobs: Reply) -> State:
+    """The state that the replies to NODES_QUERY and JOBS_QUERY show.
+
+    Nodes that QEMU named itself ("#block123") are not reported, but for nameless bitmaps.
+    """
+    bitmaps: dict[str, dict[str, BitmapState]] = {}
+    anonymous: list[tuple[str, Mapping[str, Any]]] = []
+    sizes: dict[str, int] = {}
+    others: list[str] = []
+    for node in accepted(nodes):
+        name, entries = node["node-name"], node.get("dirty-bitmaps", ())
+        anonymous += [(name, entry) for entry in entries if "name" not in entry]
+        if name in NODES:
+            sizes[name] = node["image"]["virtual-size"]
+            bitmaps[name] = {e["name"]: _bitmap(e) for e in entries if "name" in e}
+        elif not name.startswith("#block"):
+            others.append(name)
+    return State(bitmaps, tuple(anonymous), sizes, tuple(sorted(others)), tuple(accepted(jobs)))
+
+
+def digests_of(
+    asked: Collection[tuple[str, str]], replies: Sequence[Reply]
+) -> dict[tuple[str, str], str | Refused]:
+    """The answers to `digest_query` for each bitmap in ``asked``."""
+    return {
+        key: refusal(reply) if isinstance(reply, Error) else reply["sha256"]
+        for key, reply in zip(asked, replies, strict=True)
+    }
+
+
+def refusal(error: Error) -> Refused:
+    """A QMP error as the operation's reply."""
+    return Refused("qmp", error.error_class, error.text)
+
+
+def accepted(reply: Reply) -> Any:
+    """The value that a command returned. Raises RequestRefused for an error."""
+    if isinstance(reply, Error):
+        raise RequestRefused(refusal(reply))
+    return reply
+
+
+def _bitmap(entry: Mapping[str, Any]) -> BitmapState:
+    return BitmapState(
+        granularity=entry["granularity"],
+        count=entry["count"],
+        recording=entry["recording"],
+        busy=entry["busy"],
+        persistent=entry["persistent"],
+        inconsistent=entry.get("inconsistent", False),
+    )

@@ -1,0 +1,172 @@
+"""How each reason of refusal reads in QEMU's replies: the one table of its texts.
+
+A refusal is recognised by who gave it, the error's class, and a pattern over that part of the
+text which does not change from version to version (semantics 3, 5.1, 6.1, 14; and the
+section "Error texts" of the notes on versions). The class alone tells nothing: nearly every
+error of QMP is a ``GenericError``.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from qbprop.qemu.features import Features
+from qbprop.qemu.observation import Refused
+from qbprop_model.expectation import Reason, Refusal
+
+_ANY = "\0"
+"""Stands for the subject until it is known; it occurs in no pattern and no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way in which a reason is told.
+
+    ``pattern`` is searched in the text; NUL in it stands for the refusal's subject. ``needs``
+    tells from a QEMU's features whether its replies read like this.
+    """
+
+    channel: str
+    error_class: str
+    pattern: str
+    needs: Callable[[Features], bool] = lambda _features: True
+
+    def matches(self, refused: Refused, features: Features, subject: str) -> bool:
+        """Whether ``refused`` reads like this, of ``subject``, or of anything if that is ""."""
+        return (
+            refused.channel == self.channel
+            and refused.error_class == self.error_class
+            and self.needs(features)
+            and _compiled(self.pattern, subject).search(refused.text) is not None
+        )
+
+
+def _qmp(pattern: str) -> Row:
+    return Row("qmp", "GenericError", pattern)
+
+
+def _program(pattern: str) -> Row:
+    return Row("program", "1", pattern)
+
+
+def _guest(error_class: str, pattern: str) -> Row:
+    return Row("guest", error_class, pattern)
+
+
+_NO_FILE = rf"Could not open '[^']*{_ANY}[^']*': No such file or directory"
+_LOCKED = r'Failed to get (shared )?"(write|consistent read)" lock'
+
+TABLE: Mapping[Reason, tuple[Row, ...]] = {
+    Reason.NODE_NOT_FOUND: (_qmp(rf"^Node '{_ANY}' not found$"),),
+    Reason.RESIZE_NOT_FOUND: (
+        _qmp(rf"^Cannot find device='?{_ANY}'? nor node[-_]name=(''|)$"),
+        _qmp(rf"^Cannot find device=(''|) nor node[-_]name='?{_ANY}'?$"),
+    ),
+    Reason.DEVICE_NOT_FOUND: (
+        _qmp(rf"^Cannot find device='?{_ANY}'? nor node[-_]name='?{_ANY}'?$"),
+    ),
+    Reason.GUEST_NOT_FOUND: (
+        _guest("ENOENT", rf"^no disk is called '{_ANY}'$"),
+        _guest("qemu-io", rf"^Error: Cannot find device='?{_ANY}'? nor node[-_]name=''$"),
+        _guest("qemu-io", rf"^Error: Cannot find device=(''|) nor node[-_]name='?{_ANY}'?$"),
+    ),
+    Reason.BITMAP_EXISTS: (_qmp(rf"^Bitmap already exists: {_ANY}$"),),
+    Reason.BITMAP_NAME_EMPTY: (_qmp(r"^Bitmap name cannot be empty"),),
+    Reason.BITMAP_NAME_TOO_LONG: (_qmp(r"^Bitmap name too long"),),
+    Reason.BAD_GRANULARITY: (_qmp(r"^Granularity must be power of 2 and at least 512"),),
+    Reason.GRANULARITY_OUT_OF_RANGE: (_qmp(r"^Parameter 'granularity' expects uint32"),),
+    Reason.BITMAP_NOT_FOUND: (_qmp(rf"^Dirty bitmap '{_ANY}' not found$"),),
+    Reason.BITMAP_BUSY: (
+        _qmp(rf"^Bitmap '{_ANY}' is currently in use by another operation and cannot be used"),
+    ),
+    Reason.BITMAP_SIZES_DIFFER: (_qmp(r"^Bitmaps are (of different sizes|incompatible)"),),
+    Reason.ABORTED: (_qmp(r"^Transaction aborted using Abort action"),),
+    Reason.GROUPED_UNSUPPORTED: (
+        _qmp(
+            r"^Action '[a-z-]+' does not support [Tt]ransaction property "
+            r"completion-mode = grouped$"
+        ),
+    ),
+    Reason.PAST_END: (
+        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
+        _guest("EIO", r"^(read|write|discard) failed: "),
+        _guest("qemu-io", r"^Parsing error: argument too large"),
+    ),
+    Reason.NOT_SUPPORTED: (_guest("ENOTSUP", r"^write failed: "),),
+    Reason.NOT_SECTOR_ALIGNED: (
+        _guest("qemu-io", r" is not a sector-aligned value for '(offset|count)'"),
+    ),
+    Reason.NOT_ALIGNED: (_guest("EINVAL", r"^write failed: "),),
+    Reason.ALREADY_ALLOCATED: (_guest("EIO", r"^write failed: "),),
+    Reason.SIZE_NOT_ALIGNED: (_qmp(r"^The new size must be a multiple of 512"),),
+    Reason.SIZE_TOO_LARGE: (
+        _qmp(r"File too large$"),
+        _qmp(r"exceeds maximum"),
+    ),
+    Reason.GROW_UNSUPPORTED: (_qmp(r"^Failed to zero out new clusters: Operation not supported"),),
+    Reason.BACKUP_BITMAP_NOT_FOUND: (_qmp(rf"^Bitmap '{_ANY}' could not be found$"),),
+    Reason.BITMAP_MODE_USELESS: (
+        _qmp(
+            r"^Bitmap sync mode 'never' has no meaningful effect when combined "
+            rf"with sync mode '{_ANY}'$"
+        ),
+    ),
+    Reason.BITMAP_MODE_NOT_ON_SUCCESS: (
+        _qmp(rf"^Bitmap sync mode must be 'on-success' when using sync mode '{_ANY}'$"),
+    ),
+    Reason.BITMAP_NEEDED: (_qmp(rf"^must provide a valid bitmap name for '{_ANY}' sync mode$"),),
+    Reason.BITMAP_MODE_NEEDED: (_qmp(r"^Bitmap sync mode must be given when providing a bitmap"),),
+    Reason.BITMAP_MODE_WITHOUT_BITMAP: (
+        _qmp(r"^Cannot specify bitmap sync mode without a bitmap"),
+    ),
+    Reason.SYNC_NONE_WITH_BITMAP: (
+        _qmp(rf"^sync mode '{_ANY}' does not produce meaningful bitmap outputs"),
+    ),
+    Reason.BACKUP_SIZES_DIFFER: (_qmp(r"^Source and target image have different sizes"),),
+    Reason.COMPRESS_UNSUPPORTED: (_qmp(r"^Compression is not supported for this drive"),),
+    Reason.JOB_ID_INVALID: (_qmp(rf"^Invalid job ID '{_ANY}'"),),
+    Reason.JOB_ID_TAKEN: (_qmp(rf"^Job ID '{_ANY}' already in use"),),
+    Reason.NO_SUCH_FILE: (_qmp(_NO_FILE), _program(_NO_FILE)),
+    Reason.IMAGE_REFUSED: (
+        _qmp(r"^setting detect-zeroes to unmap is not allowed without setting discard"),
+        Row(
+            "qmp", "HMP", r"^setting detect-zeroes to unmap is not allowed without setting discard"
+        ),
+        _program(r"Extended L2 entries are only supported with "),
+        _program(r"The image size is too large for file format"),
+        _program(r"Could not resize (image|file): "),
+    ),
+    Reason.NODE_BUSY: (_qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),),
+    Reason.IMAGE_LOCKED: (_qmp(_LOCKED), _program(_LOCKED)),
+    Reason.WRONG_FORMAT: (_qmp(r"^Image is not in qcow2 format$"),),
+    Reason.BACKING_UNSUPPORTED: (
+        _program(r"Backing file not supported for file format 'raw'$"),
+        _program(r"Could not change the backing file to '[^']*': Operation not supported$"),
+    ),
+}
+"""Every reason, in the order in which `classify` tries them."""
+
+
+def matches(refusal: Refusal, refused: Refused, features: Features) -> bool:
+    """Whether the reply ``refused`` gives the predicted reason, and of the predicted subject."""
+    rows = TABLE[refusal.reason]
+    return any(row.matches(refused, features, refusal.subject) for row in rows)
+
+
+def classify(refused: Refused, features: Features) -> Reason | None:
+    """The first reason that a reply may give, of whatever subject; None if it is none of them.
+
+    Some replies fit more than one reason: a failed compressed write says "Input/output error"
+    whether it passes the end or meets an allocated cluster.
+    """
+    for reason in TABLE:
+        if matches(Refusal(reason), refused, features):
+            return reason
+    return None
+
+
+@lru_cache(maxsize=1000)
+def _compiled(pattern: str, subject: str) -> re.Pattern[str]:
+    """The pattern for one subject; "" stands for any, of any characters."""
+    return re.compile(pattern.replace(_ANY, re.escape(subject) if subject else ".*"), re.DOTALL)

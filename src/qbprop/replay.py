@@ -1,0 +1,29 @@
+"""A trace performed again, with all checks, outside Hypothesis."""
+
+from collections.abc import Callable, Sequence
+
+from qbprop.findings import Finding
+from qbprop.session import Session, Step
+from qbprop_model.operations import Operation
+
+
+def play(
+    session: Session,
+    examples: Sequence[Sequence[Operation]],
+    shows: Callable[[Step], None] = lambda _: None,
+) -> Finding | None:
+    """Perform examples one after the other; the disagreement that ended it, if one did.
+
+    ``shows`` is told of every step that agreed.
+
+    :raises InvalidOperationError: the model cannot judge an operation.
+    """
+    try:
+        for example in examples:
+            session.begin()
+            for operation in example:
+                shows(session.step(operation))
+            session.finish()
+    except Finding as finding:
+        return finding
+    return None

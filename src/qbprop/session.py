@@ -1,0 +1,149 @@
+"""One example at a time: the World and a live QEMU, step by step, compared at each.
+
+The machine, replay, and whatever else performs operations go through a :class:`Session`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qbprop.check import check
+from qbprop.findings import (
+    ContentsFinding,
+    CrashFinding,
+    Finding,
+    HangFinding,
+    ImageCheckFinding,
+    normalise,
+)
+from qbprop.qemu.driver import Driver
+from qbprop.qemu.observation import Observation, Refused
+from qbprop.qemu.process import QemuDied, QemuGone
+from qbprop_model.expectation import Contents, Expectation
+from qbprop_model.operations import Flush, Operation, Read, operation_name
+from qbprop_model.rules import Rules
+from qbprop_model.world import World
+
+
+@dataclass(frozen=True)
+class Step:
+    """One performed operation, with what was due and what came."""
+
+    number: int
+    operation: Operation
+    expected: Expectation
+    observed: Observation
+
+
+Observer = Callable[[Step], None]
+
+
+class Session:
+    """Performs operations on QEMU and in the model, and checks each.
+
+    ``observer`` is told of every step that agreed. ``rules`` is the model to judge by.
+    """
+
+    def __init__(
+        self, driver: Driver, rules: Rules | None = None, *, observer: Observer | None = None
+    ) -> None:
+        self.driver = driver
+        self.rules = rules or Rules()
+        self.observer = observer
+        self.world = World(self.rules)
+        self.trace: list[Operation] = []
+        self.history: list[tuple[Operation, ...]] = []
+        """The traces of the examples since QEMU's launch, the current one left out."""
+        self._launch = 0
+
+    def begin(self) -> None:
+        """Start an example: QEMU as good as new, an empty World."""
+        if self.trace:
+            self.history.append(tuple(self.trace))
+        self.driver.reset()
+        if self.driver.launches != self._launch:
+            self._launch = self.driver.launches
+            self.history = []
+        self.world = World(self.rules)
+        self.trace = []
+
+    def step(self, operation: Operation) -> Step:
+        """Perform one operation and compare.
+
+        Raises a :class:`Finding` at a disagreement, InvalidOperationError (and nothing was
+        performed) where the model cannot judge the operation.
+        """
+        name = operation_name(operation)
+        expected = self.world.apply(operation)
+        if expected.refusal is not None and expected.refusal.action:
+            name = f"{name}.{expected.refusal.action}"
+        self.trace.append(operation)
+        quiet = isinstance(operation, Read | Flush) and expected.refusal is None
+        try:
+            observed = self.driver.perform(operation, expected.digests, query=not quiet)
+            check(name, expected, observed, self.driver.features)
+            self._check_contents(name, expected)
+        except QemuGone as gone:
+            due = expected.refusal.reason if expected.refusal else "ok"
+            raise self._placed(self._life(name, f"{due} due", gone)) from gone
+        except Finding as finding:
+            raise self._placed(finding) from None
+        step = Step(len(self.trace), operation, expected, observed)
+        if self.observer:
+            self.observer(step)
+        return step
+
+    def finish(self, *, thorough: bool = True) -> None:
+        """The checks at the end of an example; ``thorough`` adds contents and image checks.
+
+        Raises a :class:`Finding` whose operation is "end".
+        """
+        expected = self.world.final()
+        try:
+            observed = self.driver.observe(expected.digests)
+            check("end", expected, observed, self.driver.features)
+            if thorough:
+                self._check_contents("end", expected)
+                self._check_images()
+        except QemuGone as gone:
+            raise self._placed(self._life("end", "nothing due", gone)) from gone
+        except Finding as finding:
+            raise self._placed(finding) from None
+
+    def _check_contents(self, name: str, expected: Expectation) -> None:
+        for where, contents in expected.contents.items():
+            kind = "disk" if where in self.world.nodes else "target"
+            difference = self.driver.differences(where, contents)
+            if isinstance(difference, Refused):
+                raise ContentsFinding(
+                    name, f"unreadable {kind}", f"{where} can be read", difference.text
+                )
+            if difference is not None:
+                origin = self._origin(contents, difference.offset)
+                expectation = f"at byte {difference.offset}: {difference.expected.hex(' ')}{origin}"
+                raise ContentsFinding(name, kind, f"{where} {expectation}", str(difference))
+
+    def _origin(self, contents: Contents, offset: int) -> str:
+        number = contents.origin(offset) if offset < contents.size else None
+        if not number or number > len(self.trace):
+            return ""
+        return f" (last determined by step {number}, {operation_name(self.trace[number - 1])})"
+
+    def _check_images(self) -> None:
+        self.driver.close_disks()
+        for name in self.world.images:
+            problem = self.driver.check_image(name)
+            if problem is not None:
+                raise ImageCheckFinding("end", normalise(problem), f"{name}: no error", problem)
+
+    def _life(self, name: str, due: str, gone: QemuGone) -> Finding:
+        if isinstance(gone, QemuDied):
+            lines = gone.stderr.strip().splitlines()
+            cause = normalise(lines[-1]) if lines else f"exit status {gone.returncode}"
+            aspect = f"{cause}, {due}"
+            return CrashFinding(name, aspect, "QEMU lives", f"{gone}\n{gone.stderr[-4000:]}")
+        return HangFinding(name, f"{type(gone).__name__}, {due}", "a reply in time", str(gone))
+
+    def _placed(self, finding: Finding) -> Finding:
+        finding.step = len(self.trace)
+        finding.trace = tuple(self.trace)
+        return finding

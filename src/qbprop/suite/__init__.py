@@ -1,0 +1,1 @@
+"""What ``pytest --pyargs qbprop.suite`` runs: the machine, in the size of the chosen profile."""

@@ -1,0 +1,81 @@
+"""Findings on disk."""
+
+import json
+from pathlib import Path
+
+from tests.campaign.findings import count_finding, flushes, reply_finding
+
+from qbprop.campaign.book import Book
+from qbprop.trace import FindingHeader, Header, Trace, read_trace
+from qbprop_model.operations import Flush, Operation
+
+
+def meet(book: Book, trace: tuple[Operation, ...], *, known: bool = False) -> bool:
+    finding = count_finding(trace)
+    return book.meet(finding, history=(), stderr="x" * 9000 + "end", seconds=2.5, known=known)
+
+
+def test_a_finding_is_written_when_it_is_met(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header(qemu_version="7.2.22", seed=3))
+    assert meet(book, flushes(3))
+    (folder,) = (tmp_path / "findings").iterdir()
+    finding = count_finding()
+    assert folder == book.folder(finding.id)
+    about = json.loads((folder / "finding.json").read_text())
+    assert about.pop("stderr").endswith("xend")
+    assert about == {
+        "id": finding.id,
+        "kind": "count",
+        "title": "count after flush: recording",
+        "qemu_version": "7.2.22",
+        "operations": 3,
+        "expected": "1 bit",
+        "observed": "2 bits",
+        "rate": None,
+        "known": False,
+    }
+    header = Header(
+        qemu_version="7.2.22",
+        seed=3,
+        finding=FindingHeader(id=finding.id, kind="count", title="count after flush: recording"),
+    )
+    assert read_trace(folder / "trace.jsonl") == Trace((flushes(3),), header)
+
+
+def test_a_shorter_trace_replaces_a_longer_one_and_never_the_reverse(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    meet(book, flushes(3))
+    assert not meet(book, flushes(5))
+    path = book.folder(count_finding().id) / "trace.jsonl"
+    assert read_trace(path).length == 3
+    assert meet(book, flushes(2))
+    assert read_trace(path).length == 2
+    assert book.records[0].operations == 2
+    assert book.records[0].seconds_to_find == 2.5
+
+
+def test_of_equal_length_the_simpler_one_is_kept(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    meet(book, (Flush(node="drive2 of many"),))
+    meet(book, (Flush(node="drive0"),))
+    assert book.entries[count_finding().id].trace.examples == ((Flush(node="drive0"),),)
+
+
+def test_a_confirmed_trace_stays(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    meet(book, flushes(3))
+    book.confirm(count_finding(flushes(3)), (flushes(1), flushes(3)), 1.0)
+    meet(book, flushes(2))
+    path = book.folder(count_finding().id) / "trace.jsonl"
+    assert read_trace(path).examples == (flushes(1), flushes(3))
+    assert (book.records[0].operations, book.records[0].rate) == (4, 1.0)
+
+
+def test_findings_are_told_apart(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    meet(book, flushes(1), known=True)
+    assert book.meet(reply_finding(flushes(1)), history=(), stderr="", seconds=0, known=False)
+    assert [(record.kind, record.known) for record in book.records] == [
+        ("count", True),
+        ("reply", False),
+    ]

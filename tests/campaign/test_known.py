@@ -1,0 +1,61 @@
+"""Lists of known findings."""
+
+from pathlib import Path
+
+import pytest
+
+from qbprop.campaign.known import KnownFinding, known_ids, read_known, shipped_known
+from qbprop.errors import EnvironmentProblem
+
+
+def test_the_shipped_list_can_be_read() -> None:
+    ids = [entry.id for entry in shipped_known()]
+    assert len(ids) == len(set(ids))
+
+
+def test_an_entry_concerns_the_versions_it_names() -> None:
+    entry = KnownFinding(id="1", title="", qemu=("7.2", "9"))
+    assert entry.concerns("7.2.22")
+    assert entry.concerns("7.2")
+    assert entry.concerns("9.1.0")
+    assert not entry.concerns("7.20.1")
+    assert not entry.concerns("7.1.0")
+    assert not entry.concerns("90.0")
+    assert KnownFinding(id="1", title="").concerns("1.0")
+
+
+def test_a_list_of_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "known.toml"
+    path.write_text(
+        '[[finding]]\nid = "a"\ntitle = "one"\n[[finding]]\nid = "b"\ntitle = "two"\nqemu = ["8"]\n'
+    )
+    assert known_ids(read_known(path), "7.2.0") == {"a": "one"}
+    assert known_ids(read_known(path), "8.2.0") == {"a": "one", "b": "two"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[finding]",
+        '[[finding]]\nid = "a"',
+        '[[finding]]\nid = 7\ntitle = "x"',
+        '[[finding]]\nid = "a"\ntitle = "x"\nversion = "7"',
+        '[[finding]]\nid = "a"\ntitle = "x"\nqemu = "7.2"',
+        "findings = []",
+    ],
+)
+def test_a_list_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "known.toml"
+    path.write_text(text)
+    with pytest.raises(EnvironmentProblem, match=r"known\.toml: .*correct the list") as caught:
+        read_known(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="No such file"):
+        read_known(tmp_path / "none.toml")
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(EnvironmentProblem, match="not UTF-8"):
+        read_known(binary)

@@ -1,0 +1,72 @@
+"""Simpler variants of operations."""
+
+from hypothesis import given, settings
+from tests.trace.vocabulary import operations
+
+from qbprop.campaign.simplification import simpler, simplify
+from qbprop.records import operation_to_record
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    Layer,
+    Operation,
+    Pattern,
+    Transaction,
+    Write,
+)
+
+
+def size_of(operation: Operation) -> int:
+    return len(str(operation_to_record(operation)))
+
+
+def test_all_that_does_not_matter_goes() -> None:
+    patterns = (Pattern(offset=512, length=99, stamp=7), Pattern(offset=0, length=4096, fill=3))
+    disk = AddDisk(
+        node="drive0",
+        layers=(Layer(size=1_024_000, cluster_size=512, data=patterns), Layer(size=512)),
+        drive="device0",
+        discard="unmap",
+    )
+    add = BitmapAdd(node="drive0", name="bitmap0", granularity=4096, disabled=True)
+    write = Write(node="drive0", offset=70_000, length=3000, stamp=999)
+
+    def shows(trial: tuple[Operation, ...]) -> bool:
+        match trial:
+            case (AddDisk(layers=(Layer(data=(*_, Pattern(length=length))), *_)), a, Write()):
+                return length > 1000 and a.disabled  # type: ignore[attr-defined]
+        return False
+
+    assert simplify((disk, add, write), shows, lambda: False) == (
+        AddDisk(
+            node="drive0", layers=(Layer(size=0, data=(Pattern(offset=0, length=1024, fill=3),)),)
+        ),
+        BitmapAdd(node="drive0", name="bitmap0", disabled=True),
+        Write(node="drive0", offset=0, length=0, stamp=999),
+    )
+
+
+def test_actions_of_a_transaction_are_dropped_and_simplified() -> None:
+    add = BitmapAdd(node="drive0", name="bitmap0", granularity=4096)
+    other = BitmapAdd(node="drive1", name="bitmap1")
+    transaction = Transaction(actions=(other, add, other), grouped=True)
+
+    def shows(trial: tuple[Operation, ...]) -> bool:
+        return any(a.node == "drive0" for a in trial[0].actions)  # type: ignore[attr-defined]
+
+    assert simplify((transaction,), shows, lambda: False) == (
+        Transaction(actions=(BitmapAdd(node="drive0", name="bitmap0"),)),
+    )
+
+
+def test_an_expired_time_changes_nothing() -> None:
+    write = Write(node="drive0", offset=70_000, length=3000, stamp=999)
+    assert simplify((write,), lambda _: True, lambda: True) == (write,)
+
+
+@given(operations())
+@settings(max_examples=30)
+def test_simplifying_comes_to_an_end(operation: Operation) -> None:
+    (simplest,) = simplify((operation,), lambda _: True, lambda: False)
+    assert next(simpler(simplest), None) is None
+    assert type(simplest) is type(operation)

@@ -1,0 +1,93 @@
+"""``campaign.json``, and the counts in it."""
+
+import json
+from pathlib import Path
+
+from qbprop.campaign.progress import describe
+from qbprop.campaign.statistics import ALL_NAMES, Statistics
+from qbprop.campaign.summary import FindingRecord, QemuRecord, Summary
+from qbprop_model.operations import Abort, BitmapClear, Flush, Transaction
+
+
+def a_summary() -> Summary:
+    counts = Statistics()
+    counts.step(Flush(node="drive0"), refused=False)
+    counts.step(Flush(node="drive0"), refused=True)
+    clear = BitmapClear(node="drive0", name="bitmap0")
+    counts.step(Transaction(actions=(clear, clear, Abort())), refused=True)
+    counts.example_done(partial_backup=True, bitmaps=3)
+    counts.example_done(partial_backup=False, bitmaps=0)
+    found = FindingRecord(
+        id="a1", kind="count", title="t", operations=4, seconds_to_find=1.23456, count=2, rate=1.0
+    )
+    known = FindingRecord(
+        id="b2", kind="crash", title="u", operations=5, seconds_to_find=2, count=1, known=True
+    )
+    return Summary(
+        qbprop="1.0",
+        qemus=[QemuRecord(version="7.2.22", path="/usr/bin/qemu")],
+        guest_io="nbd",
+        profile="qbprop-dev",
+        seed=12,
+        seconds=10.00049,
+        commands=77,
+        statistics=counts,
+        findings=[found, known],
+    )
+
+
+def test_the_object_of_the_design(tmp_path: Path) -> None:
+    summary = a_summary()
+    summary.write(tmp_path)
+    record = json.loads((tmp_path / "campaign.json").read_text())
+    outcomes, operations = record.pop("outcomes"), record.pop("operations")
+    assert record == {
+        "qbprop": "1.0",
+        "qemus": [{"version": "7.2.22", "path": "/usr/bin/qemu"}],
+        "guest_io": "nbd",
+        "profile": "qbprop-dev",
+        "seed": 12,
+        "status": "running",
+        "seconds": 10.0,
+        "examples": 2,
+        "steps": 3,
+        "shrink_steps": 0,
+        "commands": 77,
+        "partial_backup_examples": 1,
+        "bitmaps_per_example": 1.5,
+        "findings": [
+            {
+                "id": "a1",
+                "kind": "count",
+                "title": "t",
+                "operations": 4,
+                "seconds_to_find": 1.235,
+                "count": 2,
+                "rate": 1.0,
+                "known": False,
+            },
+            {
+                "id": "b2",
+                "kind": "crash",
+                "title": "u",
+                "operations": 5,
+                "seconds_to_find": 2,
+                "count": 1,
+                "rate": None,
+                "known": True,
+            },
+        ],
+    }
+    assert tuple(outcomes) == tuple(operations) == ALL_NAMES
+    assert outcomes["flush"] == {"ok": 1, "refused": 1}
+    assert outcomes["transaction"] == {"ok": 0, "refused": 1}
+    assert outcomes["transaction.bitmap_clear"] == {"ok": 0, "refused": 2}
+    assert outcomes["bitmap_clear"] == {"ok": 0, "refused": 0}
+    assert operations["transaction.abort"] == 1
+
+
+def test_the_live_line_has_the_figures() -> None:
+    line = describe(a_summary(), "shrinking t", 60.0)
+    assert line == (
+        "10.0 s of 1 min 00 s  3 steps  2 examples  0 steps/s  1 findings (+1 known)  · shrinking t"
+    )

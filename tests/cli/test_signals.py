@@ -1,0 +1,89 @@
+"""Campaigns that are interrupted, stopped and killed."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.cli.run import start_qbprop
+
+WAIT_SECONDS = 30.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def steps(out: Path) -> int:
+    path = out / "campaign.json"
+    return int(json.loads(path.read_text())["steps"]) if path.exists() else 0
+
+
+def emulators(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if child.name().startswith("qemu-system")]
+
+
+@contextmanager
+def campaign(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A campaign that has performed some steps."""
+    with start_qbprop("fuzz", "--out", out, "--max-time", "10m", *options) as process:
+        try:
+            wait_until(lambda: process.poll() is not None or steps(out) > 0)
+            assert process.poll() is None, process.communicate()
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order_within_two_seconds(tmp_path: Path, number: int) -> None:
+    with campaign(tmp_path) as process:
+        (qemu,) = emulators(process)
+        start = time.monotonic()
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=10)
+        assert time.monotonic() - start < 2
+    assert process.returncode == 130
+    assert "interrupted after" in stdout
+    assert "Traceback" not in stderr
+    assert json.loads((tmp_path / "campaign.json").read_text())["status"] == "interrupted"
+    assert not qemu.is_running()
+
+
+def test_a_signal_ends_it_while_qemu_is_silent(tmp_path: Path) -> None:
+    with campaign(tmp_path) as process:
+        (qemu,) = emulators(process)
+        qemu.suspend()
+        time.sleep(0.3)  # the campaign now waits for a reply
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=15)
+        assert time.monotonic() - start < 2
+    assert process.returncode == 130
+    assert "interrupted after" in stdout
+    assert not qemu.is_running()
+
+
+def test_json_is_all_that_stdout_has(tmp_path: Path) -> None:
+    with campaign(tmp_path, "--json") as process:
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=10)
+    assert json.loads(stdout) == json.loads((tmp_path / "campaign.json").read_text())
+
+
+def test_nothing_survives_the_death_of_the_tester(tmp_path: Path) -> None:
+    with campaign(tmp_path) as process:
+        (qemu,) = emulators(process)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not qemu.is_running() or qemu.status() == psutil.STATUS_ZOMBIE)
+    assert json.loads((tmp_path / "campaign.json").read_text())["status"] == "running"

@@ -1,0 +1,112 @@
+"""The model beside the naive World: the same operations, the same answers."""
+
+from collections.abc import Iterable
+
+from qbprop_model.disk import Alloc
+from qbprop_model.expectation import Contents, Expectation
+from qbprop_model.operations import InvalidOperationError, OpenOutcomeError, Operation
+from qbprop_model.rules import Rules
+from qbprop_model.world import World
+from tests.model.naive import Answer, NaiveWorld
+
+Digests = dict[tuple[str, str], str]
+
+
+class DifferenceError(AssertionError):
+    """The two do not agree."""
+
+
+def same(what: str, model: object, naive: object) -> None:
+    if model != naive:
+        raise DifferenceError(f"{what}: the model says {model!r}, the naive World {naive!r}")
+
+
+def same_bytes(what: str, model: bytes, naive: bytes) -> None:
+    same(f"length of {what}", len(model), len(naive))
+    if model != naive:
+        at = next(i for i, (a, b) in enumerate(zip(model, naive, strict=True)) if a != b)
+        same(f"byte {at} of {what}", model[at], naive[at])
+
+
+def digests_of(naive: NaiveWorld) -> Digests:
+    return {
+        (name, key): bitmap.digest(naive.size(node))
+        for name, node in naive.nodes.items()
+        for key, bitmap in node.bitmaps.items()
+    }
+
+
+def check_contents(name: str, model: Contents, naive: bytes) -> None:
+    same_bytes(name, model.render(0, model.size).tobytes(), naive)
+    outside = bytearray(naive)
+    for start, end in model.written():
+        outside[start:end] = bytes(end - start)
+    if any(outside):
+        raise DifferenceError(f"{name} has bytes outside of what written() tells")
+
+
+def check_step(expected: Expectation, answer: Answer, naive: NaiveWorld, before: Digests) -> None:
+    """What the operation gave, and the bitmaps after it."""
+    same("refusal", expected.refusal and expected.refusal.reason, answer.reason)
+    same("data", expected.data is None, answer.data is None)
+    if expected.data is not None and answer.data is not None:
+        same_bytes("data", expected.data.tobytes(), answer.data)
+    same("jobs", dict(expected.jobs), dict(answer.jobs))
+    states = {
+        name: {key: bitmap.state() for key, bitmap in node.bitmaps.items()}
+        for name, node in naive.nodes.items()
+    }
+    same("bitmaps", {name: dict(found) for name, found in expected.bitmaps.items()}, states)
+    sizes = {name: naive.size(node) for name, node in naive.nodes.items()}
+    same("sizes", dict(expected.sizes), sizes)
+    after = digests_of(naive)
+    changed = {key for key, value in after.items() if before.get(key, value) != value}
+    same("changed digests that are not told", changed - set(expected.digests), set())
+    for key, value in expected.digests.items():
+        same(f"digest of {key}", value, after[key])
+
+
+def check_everything(world: World, naive: NaiveWorld) -> None:
+    """All digests and all bytes."""
+    final = world.final()
+    same("digests", dict(final.digests), digests_of(naive))
+    names = [*naive.nodes, *(name for name in naive.files.images if "." not in name)]
+    for name in names:
+        content = naive.contents(name)
+        same(f"{name} is exact", name in final.contents, content is not None)
+        if content is not None:
+            check_contents(name, final.contents[name], content)
+    check_allocation(world, naive)
+    same("things with contents", set(final.contents) - set(names), set())
+
+
+def check_allocation(world: World, naive: NaiveWorld) -> None:
+    """What each unit within a layer's size holds, where both know it."""
+    for name, image in naive.files.images.items():
+        alloc = world.images[name].alloc
+        for at in range(0, 0 if image.raw else image.size, image.unit):
+            model, kind = alloc.at(at), image.kind_at(at)
+            if model is not Alloc.DATA_OR_ZERO and kind != "maybe":
+                same(f"allocation at {at} of {name}", model.value, kind)
+
+
+def compare(operations: Iterable[Operation], rules: Rules | None = None) -> int:
+    """Perform the operations on both. Returns how many both performed.
+
+    Operations that make no sense to the model, or whose outcome it leaves open, are left out.
+    """
+    world, naive, performed = World(rules), NaiveWorld(), 0
+    for operation in operations:
+        before = digests_of(naive)
+        try:
+            expected = world.apply(operation)
+        except InvalidOperationError:
+            continue
+        try:
+            answer = naive.apply(operation)
+        except OpenOutcomeError as unknown:
+            raise DifferenceError(f"the model knows what is open: {unknown}") from None
+        performed += 1
+        check_step(expected, answer, naive, before)
+        check_everything(world, naive)
+    return performed

@@ -1,0 +1,193 @@
+"""Backups against the naive World: copy sets, outcomes, refusals, chains."""
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qbprop_model.expectation import Reason
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    BitmapDisable,
+    BitmapMode,
+    BlockdevBackup,
+    CreateImage,
+    DriveBackup,
+    Layer,
+    MergeSource,
+    Operation,
+    RebaseImage,
+    SyncMode,
+    Transaction,
+    Write,
+)
+from qbprop_model.operations import BitmapMerge as Merge
+from qbprop_model.world import World
+from tests.model.compare import compare
+from tests.model.strategies import CLUSTERS, GRANULARITIES, KIB, guest_requests, layers
+
+MODES = (None, *get_args(BitmapMode))
+small = settings(deadline=None, max_examples=25, derandomize=True)
+SIZE = 260 * KIB + 512
+
+
+def a_disk(size: int = SIZE, **layer: Any) -> AddDisk:
+    below = Layer(size=200 * KIB, data=())
+    return AddDisk(node="drive0", layers=(Layer(size=size, **layer), below), discard="unmap")
+
+
+@pytest.mark.parametrize("sync", get_args(SyncMode)[:4])
+@pytest.mark.parametrize("cluster", [512, 64 * KIB, 128 * KIB, 2048 * KIB])
+@small
+@given(st.data())
+def test_copy_sets(sync: SyncMode, cluster: int, data: st.DataObject) -> None:
+    """Every sync mode, job clusters of 64 KiB and more, into chains of files, again and again."""
+    granularity = data.draw(st.sampled_from(GRANULARITIES))
+    bitmap = data.draw(st.booleans()) or sync in {"incremental", "bitmap"}
+    found: list[Operation] = [
+        a_disk(cluster_size=data.draw(st.sampled_from(CLUSTERS))),
+        BitmapAdd(node="drive0", name="bitmap0", granularity=granularity),
+    ]
+    for target in ("target0", "target1"):
+        found += [data.draw(guest_requests("drive0", SIZE)) for _ in range(3)]
+        backing = "target0" if target == "target1" else None
+        layer = Layer(size=SIZE, cluster_size=cluster)
+        found.append(CreateImage(image=target, layer=layer, backing=backing))
+        mode: Any = None if sync == "incremental" else "on-success"
+        if sync == "bitmap":
+            mode = data.draw(st.sampled_from(MODES[1:]))
+        found.append(
+            BlockdevBackup(
+                node="drive0",
+                target=target,
+                sync=sync,
+                bitmap="bitmap0" if bitmap else None,
+                bitmap_mode=mode if bitmap else None,
+                compress=data.draw(st.integers(0, 3)) == 3,
+            )
+        )
+    found += [RebaseImage(image="target1"), RebaseImage(image="target1", backing="target0")]
+    compare(found)
+
+
+@pytest.mark.parametrize("sync", get_args(SyncMode))
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bitmap", [None, "bitmap0", "bitmap1"])
+def test_every_combination_of_modes(
+    sync: SyncMode, mode: BitmapMode | None, bitmap: str | None
+) -> None:
+    """Table 6.1, and table 6.3 after it, with a bitmap that is there and one that is not."""
+    common: dict[str, Any] = {"node": "drive0", "sync": sync, "bitmap": bitmap, "bitmap_mode": mode}
+    start: list[Operation] = [
+        a_disk(),
+        BitmapAdd(node="drive0", name="bitmap0"),
+        Write(node="drive0", offset=64 * KIB, length=1, stamp=1),
+        CreateImage(image="target0", layer=Layer(size=SIZE)),
+    ]
+    last: list[Operation] = [Write(node="drive0", offset=0, length=1, stamp=2)]
+    blockdev = BlockdevBackup(target="target0", **common)
+    compare([*start, blockdev, BitmapDisable(node="drive0", name="bitmap0"), *last])
+    compare([*start, DriveBackup(target="target0", **common), *last])
+
+
+def test_what_is_refused_first() -> None:
+    """Each step repairs what was refused in the step before (6.1)."""
+    world = World()
+    for operation in (
+        a_disk(),
+        CreateImage(image="target0", layer=Layer(size=512, format="raw")),
+        BitmapAdd(node="drive0", name="bitmap0", granularity=512),
+    ):
+        assert world.apply(operation).refusal is None
+    wrong: dict[str, Any] = {"node": "drive1", "target": "target1", "sync": "bitmap", "job": None}
+    wrong |= {"bitmap": None, "bitmap_mode": "never", "compress": True}
+    repairs: list[tuple[Reason, dict[str, Any]]] = [
+        (Reason.NO_SUCH_FILE, {"target": "target0"}),
+        (Reason.DEVICE_NOT_FOUND, {"node": "drive0"}),
+        (Reason.BITMAP_NEEDED, {"sync": "incremental", "bitmap": "bitmap1"}),
+        (Reason.BITMAP_MODE_NOT_ON_SUCCESS, {"sync": "full", "bitmap_mode": None}),
+        (Reason.BACKUP_BITMAP_NOT_FOUND, {"bitmap": "bitmap0"}),
+        (Reason.BITMAP_MODE_NEEDED, {"bitmap_mode": "never"}),
+        (Reason.BITMAP_MODE_USELESS, {"bitmap_mode": "always"}),
+        (Reason.COMPRESS_UNSUPPORTED, {"compress": False}),
+        (Reason.BACKUP_SIZES_DIFFER, {}),
+    ]
+    for reason, repair in repairs:
+        refusal = world.apply(BlockdevBackup(**wrong)).refusal
+        assert refusal is not None
+        assert refusal.reason is reason
+        wrong |= repair
+    world.apply(CreateImage(image="target0", layer=Layer(size=SIZE)))
+    refusal = world.apply(BlockdevBackup(**wrong)).refusal
+    assert refusal is not None
+    assert refusal.reason is Reason.JOB_ID_INVALID
+    assert world.apply(BlockdevBackup(**wrong | {"job": "job0"})).refusal is None
+
+
+def test_a_chain_of_incrementals_restores_the_moment_of_the_last() -> None:
+    found: list[Operation] = [a_disk(), BitmapAdd(node="drive0", name="bitmap0", granularity=512)]
+    sync: SyncMode = "full"
+    world = World()
+    for number, target in enumerate(("target0", "target1", "target2")):
+        found.append(Write(node="drive0", offset=number * 66000, length=3000, stamp=number))
+        backing = f"target{number - 1}" if number else None
+        found.append(CreateImage(image=target, layer=Layer(size=SIZE), backing=backing))
+        mode: Any = "on-success" if sync == "full" else None
+        found.append(
+            BlockdevBackup(
+                node="drive0", target=target, sync=sync, bitmap="bitmap0", bitmap_mode=mode
+            )
+        )
+        sync = "incremental"
+    assert compare(found) == len(found)
+    for operation in found:
+        world.apply(operation)
+    contents = world.final().contents
+    last, disk = contents["target2"], contents["drive0"]
+    assert last.render(0, SIZE).tobytes() == disk.render(0, SIZE).tobytes()
+    assert contents["target0"].render(0, SIZE).tobytes() != disk.render(0, SIZE).tobytes()
+
+
+def test_a_failed_compressed_copy_keeps_the_bitmap() -> None:
+    job: dict[str, Any] = {"node": "drive0", "target": "target0", "compress": True}
+    whole: dict[str, Any] = {"node": "drive0", "offset": 0, "length": 128 * KIB}
+    found: list[Operation] = [
+        a_disk(128 * KIB),
+        BitmapAdd(node="drive0", name="bitmap0"),
+        CreateImage(image="target0", layer=Layer(size=128 * KIB)),
+        Write(**whole, stamp=2),
+        BlockdevBackup(**job, sync="full"),
+        BlockdevBackup(**job, sync="incremental", bitmap="bitmap0"),
+    ]
+    assert compare(found) == len(found)
+    world = World()
+    ends = [world.apply(operation).jobs for operation in found]
+    assert ends[-1]["job0"].error is Reason.ALREADY_ALLOCATED
+    assert world.final().bitmaps["drive0"]["bitmap0"].count == 128 * KIB
+    grouped = Transaction(
+        actions=(
+            BlockdevBackup(**job, sync="incremental", bitmap="bitmap0"),
+            DriveBackup(node="drive0", target="target1", sync="full", job="job1"),
+        ),
+        grouped=True,
+    )
+    compare([*found, grouped])
+
+
+@small
+@given(st.data())
+def test_top_copies_what_the_top_layer_holds(data: st.DataObject) -> None:
+    chain = data.draw(layers())
+    size = chain[0].size
+    compare(
+        [
+            AddDisk(node="drive0", layers=chain, discard="unmap"),
+            *(data.draw(guest_requests("drive0", size)) for _ in range(3)),
+            DriveBackup(node="drive0", target="target0", sync="top"),
+            BitmapAdd(node="drive0", name="bitmap0"),
+            BitmapAdd(node="drive0", name="bitmap1", granularity=512),
+            Merge(node="drive0", target="bitmap1", sources=(MergeSource(name="bitmap0"),)),
+        ]
+    )

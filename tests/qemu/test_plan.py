@@ -1,0 +1,250 @@
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from qbprop.qemu.monitor import Command
+from qbprop.qemu.plan import plan
+from qbprop.qemu.primitives import (
+    AttachGuest,
+    AwaitJobs,
+    DetachGuest,
+    FormatOf,
+    GuestRequest,
+    HumanCommand,
+    MakeImage,
+    Plan,
+    Primitive,
+    Program,
+    ReattachGuest,
+    resolve,
+)
+from qbprop_model import operations as op
+from qbprop_model.data import Fill, Stamp
+
+SMALL = op.Layer(size=1 << 20)
+
+
+def steps(made: Plan) -> Iterator[Primitive]:
+    for step, reverse in made.prepare:
+        yield step
+        if reverse is not None:
+            yield reverse
+    yield made.main
+    yield from made.settle
+    yield from made.then
+
+
+EVERY = [
+    op.AddDisk(node="drive0", layers=(SMALL,)),
+    op.Read(node="drive0", offset=0, length=1),
+    op.Flush(node="drive0"),
+    op.Write(node="drive0", offset=0, length=1, fill=1),
+    op.WriteCompressed(node="drive0", offset=0, length=512, stamp=1),
+    op.WriteZeroes(node="drive0", offset=0, length=1),
+    op.Discard(node="drive0", offset=0, length=1),
+    op.Resize(node="drive0", size=512),
+    op.BitmapAdd(node="drive0", name="bitmap0"),
+    op.BitmapRemove(node="drive0", name="bitmap0"),
+    op.BitmapClear(node="drive0", name="bitmap0"),
+    op.BitmapEnable(node="drive0", name="bitmap0"),
+    op.BitmapDisable(node="drive0", name="bitmap0"),
+    op.BitmapMerge(node="drive0", target="bitmap0"),
+    op.CreateImage(image="target0", layer=SMALL),
+    op.RebaseImage(image="target0"),
+    op.DriveBackup(node="drive0", target="target0", sync="full"),
+    op.BlockdevBackup(node="drive0", target="target0", sync="full"),
+    op.Transaction(),
+]
+
+
+def test_every_operation_has_a_plan() -> None:
+    assert {type(each) for each in EVERY} == set(op.OPERATIONS)
+    for each in EVERY:
+        assert isinstance(plan(each), Plan)
+
+
+def test_every_command_is_json() -> None:
+    for each in EVERY:
+        for step in steps(plan(each)):
+            if isinstance(step, Command):
+                json.dumps(resolve(step, lambda _: "raw").arguments)
+
+
+def test_an_action_that_is_no_operation_has_no_plan() -> None:
+    with pytest.raises(TypeError, match="Abort"):
+        plan(op.Abort())
+
+
+def test_a_chain_is_made_from_the_bottom_up() -> None:
+    layers = (op.Layer(size=5), op.Layer(size=6, format="raw"))
+    made = plan(op.AddDisk(node="drive1", layers=layers, discard="unmap"))
+    assert made.prepare == (
+        (MakeImage("drive1.1.img", layers[1]), None),
+        (MakeImage("drive1.0.img", layers[0], "drive1.1.img", "raw"), None),
+    )
+    assert made.main == Command(
+        "blockdev-add",
+        {
+            "driver": "qcow2",
+            "node-name": "drive1",
+            "file": {"driver": "file", "filename": "drive1.0.img"},
+            "discard": "unmap",
+            "detect-zeroes": "off",
+        },
+    )
+    assert made.then == (AttachGuest("drive1"),)
+
+
+def test_a_drive_is_added_by_the_human_monitor() -> None:
+    made = plan(op.AddDisk(node="drive1", layers=(SMALL,), drive="device1", detect_zeroes="on"))
+    assert made.main == HumanCommand(
+        "drive_add 0 if=none,id=device1,node-name=drive1,driver=qcow2,discard=ignore,"
+        "detect-zeroes=on,file.driver=file,file.filename=drive1.0.img",
+        "OK",
+    )
+    assert made.then == (AttachGuest("drive1", "device1"),)
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        (
+            op.Write(node="device0", offset=7, length=9, stamp=3),
+            GuestRequest("device0", "write", 7, 9, Stamp(3)),
+        ),
+        (
+            op.WriteCompressed(node="drive0", offset=512, length=512, fill=0),
+            GuestRequest("drive0", "write_compressed", 512, 512, Fill(0)),
+        ),
+        (
+            op.WriteZeroes(node="drive0", offset=7, length=9, unmap=True),
+            GuestRequest("drive0", "write_zeroes", 7, 9, unmap=True),
+        ),
+        (op.Discard(node="drive0", offset=7, length=9), GuestRequest("drive0", "discard", 7, 9)),
+        (op.Read(node="drive0", offset=7, length=9), GuestRequest("drive0", "read", 7, 9)),
+        (op.Flush(node="drive0"), GuestRequest("drive0", "flush")),
+    ],
+)
+def test_a_guest_operation_is_one_request(operation: op.Operation, request_: GuestRequest) -> None:
+    assert plan(operation) == Plan(request_)
+
+
+@pytest.mark.parametrize(("name", "key"), [("drive2", "node-name"), ("device2", "device")])
+def test_a_resize_takes_the_export_away_and_back(name: str, key: str) -> None:
+    assert plan(op.Resize(node=name, size=1024)) == Plan(
+        Command("block_resize", {key: name, "size": 1024}),
+        prepare=((DetachGuest(name), ReattachGuest(name)),),
+    )
+
+
+def test_what_is_not_given_is_not_sent() -> None:
+    assert plan(op.BitmapAdd(node="drive0", name="b")).main == Command(
+        "block-dirty-bitmap-add", {"node": "drive0", "name": "b"}
+    )
+    assert plan(op.BitmapAdd(node="drive0", name="b", granularity=0, disabled=True)).main == (
+        Command(
+            "block-dirty-bitmap-add",
+            {"node": "drive0", "name": "b", "granularity": 0, "disabled": True},
+        )
+    )
+
+
+def test_merge_sources_of_the_same_and_of_another_node() -> None:
+    sources = (op.MergeSource(name="a"), op.MergeSource(name="a", node="drive1"))
+    assert plan(op.BitmapMerge(node="drive0", target="t", sources=sources)).main == Command(
+        "block-dirty-bitmap-merge",
+        {"node": "drive0", "target": "t", "bitmaps": ["a", {"node": "drive1", "name": "a"}]},
+    )
+
+
+def test_a_drive_backup_awaits_its_job() -> None:
+    made = plan(
+        op.DriveBackup(
+            node="drive0",
+            target="target1",
+            sync="bitmap",
+            job=None,
+            bitmap="b",
+            bitmap_mode="never",
+            mode="existing",
+            format="raw",
+            compress=True,
+        )
+    )
+    command = Command(
+        "drive-backup",
+        {
+            "device": "drive0",
+            "target": "target1.img",
+            "sync": "bitmap",
+            "bitmap": "b",
+            "bitmap-mode": "never",
+            "mode": "existing",
+            "format": "raw",
+            "compress": True,
+        },
+    )
+    assert made == Plan(command, settle=(AwaitJobs(),))
+
+
+def test_a_transaction_opens_each_target_once() -> None:
+    first = op.BlockdevBackup(node="drive0", target="target1", sync="full", job="job0")
+    second = op.BlockdevBackup(node="drive1", target="target1", sync="top", job="job1")
+    made = plan(op.Transaction(actions=(first, second, op.Abort()), grouped=True))
+    assert made == Plan(
+        Command(
+            "transaction",
+            {
+                "actions": [
+                    {
+                        "type": "blockdev-backup",
+                        "data": {
+                            "device": "drive0",
+                            "target": "target1",
+                            "sync": "full",
+                            "job-id": "job0",
+                        },
+                    },
+                    {
+                        "type": "blockdev-backup",
+                        "data": {
+                            "device": "drive1",
+                            "target": "target1",
+                            "sync": "top",
+                            "job-id": "job1",
+                        },
+                    },
+                    {"type": "abort", "data": {}},
+                ],
+                "properties": {"completion-mode": "grouped"},
+            },
+        ),
+        prepare=(
+            (
+                Command(
+                    "blockdev-add",
+                    {
+                        "driver": FormatOf("target1.img"),
+                        "node-name": "target1",
+                        "file": {"driver": "file", "filename": "target1.img"},
+                    },
+                ),
+                Command("blockdev-del", {"node-name": "target1"}),
+            ),
+        ),
+        settle=(AwaitJobs(),),
+    )
+
+
+def test_formats_are_filled_in_wherever_they_stand() -> None:
+    formats = {"target0.img": "raw", "target1.img": "qcow2"}.__getitem__
+    rebase = plan(op.RebaseImage(image="target1", backing="target0")).main
+    assert resolve(rebase, formats) == Program(
+        "qemu-img", ("rebase", "-u", "-f", "qcow2", "-b", "target0.img", "-F", "raw", "target1.img")
+    )
+    made = plan(op.CreateImage(image="target1", layer=SMALL, backing="target0")).main
+    assert resolve(made, formats) == MakeImage("target1.img", SMALL, "target0.img", "raw")
+    opened = plan(op.BlockdevBackup(node="drive0", target="target0", sync="full")).prepare[0][0]
+    assert isinstance(opened, Command)
+    assert resolve(opened, formats).arguments["driver"] == "raw"

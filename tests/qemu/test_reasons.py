@@ -1,0 +1,251 @@
+"""Every reason is provoked on the real QEMU, and the table must recognise what QEMU says."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from qbprop.qemu.binaries import Binaries
+from qbprop.qemu.driver import Driver
+from qbprop.qemu.observation import Refused
+from qbprop.qemu.reasons import TABLE, Row, classify, matches
+from qbprop_model import operations as op
+from qbprop_model.expectation import Reason, Refusal
+
+MIB = 1 << 20
+LONG = "n" * 1023
+ODD = "ü\n'\"\\"
+
+
+def disk(node: str, size: int = MIB, **layer: Any) -> op.AddDisk:
+    return op.AddDisk(node=node, layers=(op.Layer(size=size, **layer),))
+
+
+def add(name: str = "b", node: str = "drive0", **more: Any) -> op.BitmapAdd:
+    return op.BitmapAdd(node=node, name=name, **more)
+
+
+def backup(target: str = "target0", node: str = "drive0", **more: Any) -> op.BlockdevBackup:
+    return op.BlockdevBackup(**({"sync": "full"} | more), node=node, target=target)
+
+
+def to_file(target: str = "target0", node: str = "drive0", **more: Any) -> op.DriveBackup:
+    return op.DriveBackup(**({"sync": "full"} | more), node=node, target=target)
+
+
+def image(name: str = "target0", size: int = MIB, **layer: Any) -> op.CreateImage:
+    return op.CreateImage(image=name, layer=op.Layer(size=size, **layer))
+
+
+def both(*actions: op.Action) -> op.Transaction:
+    return op.Transaction(actions=actions)
+
+
+def compressed(offset: int, length: int, node: str = "drive0") -> op.WriteCompressed:
+    return op.WriteCompressed(node=node, offset=offset, length=length, fill=1)
+
+
+DISK = disk("drive0")
+OVERLAY = (op.Layer(size=MIB, compat="0.10"), op.Layer(size=2 * MIB))
+CLEAR = op.BitmapClear(node="drive0", name="b")
+
+Case = tuple[Reason, str, list[op.Operation]]
+"""A reason, its subject, and operations of which the last is refused for it."""
+
+CASES: list[Case] = [
+    (Reason.NODE_NOT_FOUND, "drive0", [CLEAR]),
+    (Reason.NODE_NOT_FOUND, "drive0", [op.BitmapEnable(node="drive0", name="b")]),
+    (Reason.NODE_NOT_FOUND, "drive0", [op.BitmapMerge(node="drive0", target="b")]),
+    (Reason.NODE_NOT_FOUND, "device0", [DISK, op.BitmapClear(node="device0", name="b")]),
+    (Reason.DEVICE_NOT_FOUND, "drive0", [add()]),
+    (Reason.DEVICE_NOT_FOUND, "drive0", [to_file()]),
+    (Reason.RESIZE_NOT_FOUND, "drive0", [op.Resize(node="drive0", size=512)]),
+    (Reason.RESIZE_NOT_FOUND, "device0", [DISK, op.Resize(node="device0", size=512)]),
+    (Reason.GUEST_NOT_FOUND, "drive0", [op.Write(node="drive0", offset=0, length=1, fill=1)]),
+    (Reason.GUEST_NOT_FOUND, "device0", [DISK, op.Read(node="device0", offset=0, length=1)]),
+    (Reason.GUEST_NOT_FOUND, "device0", [DISK, compressed(0, 65536, "device0")]),
+    (Reason.BITMAP_EXISTS, "b", [DISK, add(), add()]),
+    (Reason.BITMAP_EXISTS, LONG, [DISK, add(LONG), add(LONG)]),
+    (Reason.BITMAP_NAME_EMPTY, "", [DISK, add("")]),
+    (Reason.BITMAP_NAME_TOO_LONG, "", [DISK, add("x" * 1024)]),
+    (Reason.BAD_GRANULARITY, "", [DISK, add(granularity=1000)]),
+    (Reason.GRANULARITY_OUT_OF_RANGE, "", [DISK, add(granularity=1 << 32)]),
+    (Reason.BITMAP_NOT_FOUND, "b", [DISK, CLEAR]),
+    (Reason.BITMAP_NOT_FOUND, ODD, [DISK, op.BitmapClear(node="drive0", name=ODD)]),
+    (Reason.BITMAP_NOT_FOUND, LONG, [DISK, op.BitmapRemove(node="drive0", name=LONG)]),
+    (
+        Reason.BITMAP_BUSY,
+        LONG,
+        [
+            DISK,
+            add(LONG),
+            both(
+                op.BitmapRemove(node="drive0", name=LONG), op.BitmapClear(node="drive0", name=LONG)
+            ),
+        ],
+    ),
+    (
+        Reason.BITMAP_SIZES_DIFFER,
+        "",
+        [
+            DISK,
+            disk("drive1", 512),
+            add(),
+            add(node="drive1"),
+            op.BitmapMerge(
+                node="drive0", target="b", sources=(op.MergeSource(name="b", node="drive1"),)
+            ),
+        ],
+    ),
+    (Reason.ABORTED, "", [both(op.Abort())]),
+    (Reason.GROUPED_UNSUPPORTED, "", [DISK, op.Transaction(actions=(add(),), grouped=True)]),
+    (Reason.PAST_END, "", [DISK, op.Write(node="drive0", offset=MIB, length=1, fill=1)]),
+    (Reason.PAST_END, "", [DISK, op.WriteZeroes(node="drive0", offset=MIB - 1, length=2)]),
+    (Reason.PAST_END, "", [DISK, op.Discard(node="drive0", offset=MIB + 1, length=0)]),
+    (
+        Reason.PAST_END,
+        "",
+        [DISK, op.Read(node="drive0", offset=op.SIZE_LIMIT, length=op.SIZE_LIMIT)],
+    ),
+    (Reason.PAST_END, "", [DISK, compressed(MIB, 65536)]),
+    (Reason.NOT_SUPPORTED, "", [disk("drive0", format="raw"), compressed(0, 65536)]),
+    (Reason.NOT_ALIGNED, "", [DISK, compressed(512, 65536)]),
+    (Reason.NOT_ALIGNED, "", [DISK, compressed(1, 65536)]),
+    (Reason.ALREADY_ALLOCATED, "", [DISK, compressed(0, 65536), compressed(0, 65536)]),
+    (Reason.SIZE_NOT_ALIGNED, "", [DISK, op.Resize(node="drive0", size=1000)]),
+    (Reason.SIZE_TOO_LARGE, "", [DISK, op.Resize(node="drive0", size=1 << 62)]),
+    (Reason.SIZE_TOO_LARGE, "", [DISK, op.Resize(node="drive0", size=op.SIZE_LIMIT - 511)]),
+    (
+        Reason.SIZE_TOO_LARGE,
+        "",
+        [disk("drive0", format="raw"), op.Resize(node="drive0", size=1 << 62)],
+    ),
+    (
+        Reason.GROW_UNSUPPORTED,
+        "",
+        [op.AddDisk(node="drive0", layers=OVERLAY), op.Resize(node="drive0", size=3 * MIB)],
+    ),
+    (
+        Reason.BACKUP_BITMAP_NOT_FOUND,
+        LONG,
+        [DISK, image(), backup(sync="incremental", bitmap=LONG)],
+    ),
+    (
+        Reason.BITMAP_MODE_USELESS,
+        "top",
+        [DISK, add(), image(), backup(sync="top", bitmap="b", bitmap_mode="never")],
+    ),
+    (
+        Reason.BITMAP_MODE_NOT_ON_SUCCESS,
+        "incremental",
+        [DISK, add(), image(), backup(sync="incremental", bitmap="b", bitmap_mode="never")],
+    ),
+    (Reason.BITMAP_NEEDED, "bitmap", [DISK, image(), backup(sync="bitmap")]),
+    (Reason.BITMAP_MODE_NEEDED, "", [DISK, add(), image(), backup(bitmap="b")]),
+    (Reason.BITMAP_MODE_WITHOUT_BITMAP, "", [DISK, image(), backup(bitmap_mode="always")]),
+    (
+        Reason.SYNC_NONE_WITH_BITMAP,
+        "none",
+        [DISK, add(), image(), backup(sync="none", bitmap="b", bitmap_mode="always")],
+    ),
+    (Reason.BACKUP_SIZES_DIFFER, "", [DISK, image(size=512), backup()]),
+    (Reason.COMPRESS_UNSUPPORTED, "", [DISK, image(format="raw"), backup(compress=True)]),
+    (Reason.JOB_ID_INVALID, "", [DISK, image(), backup(job=None)]),
+    (Reason.JOB_ID_INVALID, "0", [DISK, image(), backup(job="0")]),
+    (
+        Reason.JOB_ID_TAKEN,
+        "job0",
+        [DISK, image(), image("target1"), both(backup(), backup("target1"))],
+    ),
+    (Reason.NO_SUCH_FILE, "", [DISK, backup()]),
+    (Reason.NO_SUCH_FILE, "target0", [DISK, to_file(mode="existing")]),
+    (Reason.NO_SUCH_FILE, "target0", [op.RebaseImage(image="target0")]),
+    (
+        Reason.NO_SUCH_FILE,
+        "target0",
+        [op.CreateImage(image="target1", layer=op.Layer(size=MIB), backing="target0")],
+    ),
+    (Reason.IMAGE_REFUSED, "", [image(extended_l2=True, compat="0.10")]),
+    (Reason.IMAGE_REFUSED, "", [image(extended_l2=True, cluster_size=4096)]),
+    (Reason.IMAGE_REFUSED, "", [image(size=1 << 40, cluster_size=512)]),
+    (Reason.IMAGE_REFUSED, "", [image(size=op.SIZE_LIMIT)]),
+    (
+        Reason.IMAGE_REFUSED,
+        "",
+        [op.AddDisk(node="drive0", layers=(op.Layer(size=MIB),), detect_zeroes="unmap")],
+    ),
+    (Reason.NODE_BUSY, "target0", [DISK, image(), both(backup(), backup(job="job1"))]),
+    (
+        Reason.IMAGE_LOCKED,
+        "",
+        [DISK, image(), both(backup(), to_file(mode="existing", job="job1"))],
+    ),
+    (Reason.WRONG_FORMAT, "", [DISK, image(format="raw"), to_file(mode="existing")]),
+    (
+        Reason.BACKING_UNSUPPORTED,
+        "",
+        [
+            image(),
+            op.CreateImage(
+                image="target1", layer=op.Layer(size=MIB, format="raw"), backing="target0"
+            ),
+        ],
+    ),
+    (Reason.BACKING_UNSUPPORTED, "", [image(format="raw"), op.RebaseImage(image="target0")]),
+]
+
+AMBIGUOUS = {Reason.ALREADY_ALLOCATED: Reason.PAST_END}
+"""A reason whose text is also that of one that is tried before."""
+
+
+@pytest.fixture(scope="module", params=["nbd", "hmp"])
+def driver(
+    request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Driver]:
+    folder: Path = tmp_path_factory.mktemp("qemu")
+    transport: Literal["nbd", "hmp"] = request.param
+    with Driver(binaries, folder, transport=transport) as made:
+        yield made
+
+
+def test_the_table_has_every_reason() -> None:
+    assert set(TABLE) == set(Reason)
+    assert all(TABLE.values())
+
+
+def test_every_reason_is_provoked() -> None:
+    assert {reason for reason, _, _ in CASES} == set(Reason)
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=[f"{i}-{reason}" for i, (reason, _, _) in enumerate(CASES)]
+)
+def test_qemu_says_it_like_this(driver: Driver, case: Case) -> None:
+    reason, subject, operations = case
+    driver.reset()
+    *before, last = operations
+    for each in before:
+        assert driver.perform(each).refused is None
+    refused = driver.perform(last).refused
+    assert refused is not None
+    assert matches(Refusal(reason, subject), refused, driver.features), refused
+    assert classify(refused, driver.features) == AMBIGUOUS.get(reason, reason)
+    if subject:
+        assert not matches(Refusal(reason, subject + "?"), refused, driver.features)
+    assert driver.launches == 1
+
+
+def test_a_subject_is_text_and_no_pattern(driver: Driver) -> None:
+    refused = Refused("qmp", "GenericError", "Dirty bitmap 'xy' not found")
+    assert not matches(Refusal(Reason.BITMAP_NOT_FOUND, "x."), refused, driver.features)
+
+
+def test_channel_class_and_feature_count(driver: Driver) -> None:
+    said = Refused("qmp", "GenericError", "is busy")
+    row = Row("qmp", "GenericError", "busy")
+    assert row.matches(said, driver.features, "")
+    assert not replace(row, needs=lambda _: False).matches(said, driver.features, "")
+    assert not row.matches(Refused("guest", "GenericError", "is busy"), driver.features, "")
+    assert not row.matches(Refused("qmp", "DeviceNotFound", "is busy"), driver.features, "")
