@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from qbprop.qemu.reasons import classify, matches
 
 from qbprop.findings import (
     ContentsFinding,
@@ -19,6 +18,7 @@ from qbprop.findings import (
 from qbprop.qemu.features import Features
 from qbprop.qemu.monitor import Event
 from qbprop.qemu.observation import Observation
+from qbprop.qemu.reasons import classify, matches
 from qbprop_model.expectation import BitmapState, Expectation, JobEnd, Refusal
 
 

@@ -18,7 +18,9 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
 
     ``operation`` is the snake_case name of the step that showed it ("end" for the checks at
     the end of an example), ``aspect`` the reason or field, free of sizes, names, seeds and
-    versions. ``expected`` and ``observed`` are texts for people. ``step`` counts from 1;
+    versions. Behind a hazard (:mod:`qbprop.hazards`) ``operation`` is the hazard, ``aspect``
+    empty, and ``symptom`` the title that the finding would have had.
+    ``expected`` and ``observed`` are texts for people. ``step`` counts from 1;
     ``trace`` is every operation up to and including that step.
     """
 
@@ -30,6 +32,7 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     observed: str
     step: int = 0
     trace: tuple[Operation, ...] = ()
+    symptom: str = ""
 
     @property
     def id(self) -> str:
@@ -40,10 +43,12 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     @property
     def title(self) -> str:
         """One line for lists."""
-        return f"{self.kind} after {self.operation}: {self.aspect}"
+        what = f": {self.aspect}" if self.aspect else ""
+        return f"{self.kind} after {self.operation}{what}"
 
     def __str__(self) -> str:
-        return f"{self.title}\nexpected: {self.expected}\nobserved: {self.observed}"
+        shown = f"{self.title} ({self.symptom})" if self.symptom else self.title
+        return f"{shown}\nexpected: {self.expected}\nobserved: {self.observed}"
 
 
 class ReplyFinding(Finding):

@@ -3,6 +3,8 @@
 The machine, replay, and whatever else performs operations go through a :class:`Session`.
 """
 
+import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,11 +17,17 @@ from qbprop.findings import (
     ImageCheckFinding,
     normalise,
 )
+from qbprop.hazards import Hazards
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.observation import Observation, Refused
 from qbprop.qemu.process import QemuDied, QemuGone
 from qbprop_model.expectation import Contents, Expectation
-from qbprop_model.operations import Flush, Operation, Read, operation_name
+from qbprop_model.operations import (
+    Flush,
+    Operation,
+    Read,
+    operation_name,
+)
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
 
@@ -32,6 +40,24 @@ class Step:
     operation: Operation
     expected: Expectation
     observed: Observation
+
+
+def step_name(operation: Operation, expected: Expectation) -> str:
+    """What a finding calls the step; of a transaction also the action that must be refused."""
+    name = operation_name(operation)
+    if expected.refusal is not None and expected.refusal.action:
+        return f"{name}.{expected.refusal.action}"
+    return name
+
+
+def cause_of_death(died: QemuDied) -> str:
+    """The failed assertion or the signal, free of paths, line numbers and versions."""
+    found = re.search(r"(\w+): Assertion `(.*)' failed", died.stderr)
+    if found:
+        return f"{found[1]}: {found[2]}"
+    if died.returncode is not None and died.returncode < 0:
+        return signal.Signals(-died.returncode).name
+    return f"exit status {died.returncode}"
 
 
 Observer = Callable[[Step], None]
@@ -54,6 +80,7 @@ class Session:
         self.history: list[tuple[Operation, ...]] = []
         """The traces of the examples since QEMU's launch, the current one left out."""
         self._launch = 0
+        self._hazards = Hazards()
 
     def begin(self) -> None:
         """Start an example: QEMU as good as new, an empty World."""
@@ -65,6 +92,7 @@ class Session:
             self.history = []
         self.world = World(self.rules)
         self.trace = []
+        self._hazards = Hazards()
 
     def step(self, operation: Operation) -> Step:
         """Perform one operation and compare.
@@ -72,10 +100,10 @@ class Session:
         Raises a :class:`Finding` at a disagreement, InvalidOperationError (and nothing was
         performed) where the model cannot judge the operation.
         """
-        name = operation_name(operation)
+        before = self.world.copy()
         expected = self.world.apply(operation)
-        if expected.refusal is not None and expected.refusal.action:
-            name = f"{name}.{expected.refusal.action}"
+        self._hazards.see(before, operation, expected, self.world)
+        name = step_name(operation, expected)
         self.trace.append(operation)
         quiet = isinstance(operation, Read | Flush) and expected.refusal is None
         try:
@@ -137,13 +165,14 @@ class Session:
 
     def _life(self, name: str, due: str, gone: QemuGone) -> Finding:
         if isinstance(gone, QemuDied):
-            lines = gone.stderr.strip().splitlines()
-            cause = normalise(lines[-1]) if lines else f"exit status {gone.returncode}"
-            aspect = f"{cause}, {due}"
+            aspect = f"{cause_of_death(gone)}, {due}"
             return CrashFinding(name, aspect, "QEMU lives", f"{gone}\n{gone.stderr[-4000:]}")
         return HangFinding(name, f"{type(gone).__name__}, {due}", "a reply in time", str(gone))
 
     def _placed(self, finding: Finding) -> Finding:
+        if self._hazards.active is not None:
+            finding.symptom = finding.title
+            finding.operation, finding.aspect = self._hazards.active, ""
         finding.step = len(self.trace)
         finding.trace = tuple(self.trace)
         return finding

@@ -2,14 +2,24 @@
 
 from collections.abc import Iterable
 
+from hypothesis import HealthCheck, settings
+from tests.model.naive import Answer, NaiveWorld
+
 from qbprop_model.disk import Alloc
 from qbprop_model.expectation import Contents, Expectation
 from qbprop_model.operations import InvalidOperationError, OpenOutcomeError, Operation
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
-from tests.model.naive import Answer, NaiveWorld
 
 Digests = dict[tuple[str, str], str]
+
+
+def checked(max_examples: int) -> settings:
+    """The settings of every property here: the same examples each time, however slow."""
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    return settings(
+        deadline=None, max_examples=max_examples, derandomize=True, suppress_health_check=slow
+    )
 
 
 class DifferenceError(AssertionError):
@@ -64,6 +74,8 @@ def check_step(expected: Expectation, answer: Answer, naive: NaiveWorld, before:
     same("changed digests that are not told", changed - set(expected.digests), set())
     for key, value in expected.digests.items():
         same(f"digest of {key}", value, after[key])
+    for name, contents in expected.contents.items():
+        check_contents(name, contents, naive.contents(name) or b"")
 
 
 def check_everything(world: World, naive: NaiveWorld) -> None:
@@ -84,8 +96,9 @@ def check_allocation(world: World, naive: NaiveWorld) -> None:
     """What each unit within a layer's size holds, where both know it."""
     for name, image in naive.files.images.items():
         alloc = world.images[name].alloc
-        for at in range(0, 0 if image.raw else image.size, image.unit):
-            model, kind = alloc.at(at), image.kind_at(at)
+        kinds = [] if image.raw else image.kinds[: -(-image.size // image.unit)]
+        models = [(s, alloc.at(s)) for s in range(0, len(kinds) * image.unit, image.unit)]
+        for (at, model), kind in zip(models, kinds, strict=True):
             if model is not Alloc.DATA_OR_ZERO and kind != "maybe":
                 same(f"allocation at {at} of {name}", model.value, kind)
 
@@ -108,5 +121,5 @@ def compare(operations: Iterable[Operation], rules: Rules | None = None) -> int:
             raise DifferenceError(f"the model knows what is open: {unknown}") from None
         performed += 1
         check_step(expected, answer, naive, before)
-        check_everything(world, naive)
+    check_everything(world, naive)
     return performed

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tests.model.naive_disk import Files, RefusedNaively, compresses
+
 from qbprop_model.data import Data
 from qbprop_model.expectation import BitmapState, JobEnd, Reason
 from qbprop_model.operations import (
@@ -36,7 +38,6 @@ from qbprop_model.operations import (
     WriteCompressed,
     WriteZeroes,
 )
-from tests.model.naive_disk import Files, RefusedNaively, compresses
 
 
 @dataclass
@@ -233,9 +234,7 @@ class NaiveWorld:
     def size(self, node: NaiveNode) -> int:
         return self.files.images[node.image].size
 
-    def guest(
-        self, op: Read | Flush | Write | WriteCompressed | WriteZeroes | Discard
-    ) -> Answer:
+    def guest(self, op: Read | Flush | Write | WriteCompressed | WriteZeroes | Discard) -> Answer:
         _, node = self.find(op.node, Reason.GUEST_NOT_FOUND)
         if isinstance(op, Flush):
             return Answer()
@@ -257,9 +256,7 @@ class NaiveWorld:
             bitmap.touch(op.offset, op.length)
         return answer
 
-    def change(
-        self, op: Write | WriteCompressed | WriteZeroes | Discard, node: NaiveNode
-    ) -> None:
+    def change(self, op: Write | WriteCompressed | WriteZeroes | Discard, node: NaiveNode) -> None:
         name, offset, length = node.image, op.offset, op.length
         if isinstance(op, Discard):
             self.files.discard(name, offset, length)
@@ -478,7 +475,9 @@ class NaiveWorld:
             node.bitmaps[op.bitmap].busy = True
             node.bitmaps[op.bitmap].successor = set()
         if drive is not None:
-            self.nodes[f"filter of {name}"] = NaiveNode(node.image, drive, False, "off")
+            self.nodes[f"filter of {name}"] = NaiveNode(
+                node.image, drive, unmap=False, detect_zeroes="off"
+            )
             self.roots[drive] = f"filter of {name}"
 
     def copied(
@@ -492,7 +491,9 @@ class NaiveWorld:
         if op.sync == "top":
             if isinstance(op, DriveBackup) and image.backing is None:
                 return True
-            return any(image.kind_at(at) != "none" for at in range(start, end, min(image.unit, 512)))
+            return any(
+                image.kind_at(at) != "none" for at in range(start, end, min(image.unit, 512))
+            )
         bitmap = node.bitmaps[op.bitmap or ""]
         return any(
             dirty.start < end and start < dirty.stop for dirty in bitmap.bytes_covered(image.size)

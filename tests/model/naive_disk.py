@@ -41,8 +41,8 @@ class Image:
     unit: int
     v2: bool
     backing: str | None
-    own: bytearray
-    kinds: list[Kind]
+    own: bytearray = field(default_factory=bytearray)
+    kinds: list[Kind] = field(default_factory=list)
     hosted: set[int] = field(default_factory=set)
     vague: bool = False
 
@@ -77,8 +77,14 @@ class Files:
             if backing is not None:
                 raise RefusedNaively(Reason.BACKING_UNSUPPORTED)
             self.images[name] = Image(
-                True, layer.size, 1, 1, False, None, bytearray(layer.size), []
-            )  # fmt: skip
+                raw=True,
+                size=layer.size,
+                cluster=1,
+                unit=1,
+                v2=False,
+                backing=None,
+                own=bytearray(layer.size),
+            )
             return
         v2 = layer.compat == "0.10"
         entry = 16 if layer.extended_l2 else 8
@@ -87,7 +93,9 @@ class Files:
         if layer.size > 2**22 * (layer.cluster_size // entry) * layer.cluster_size:
             raise RefusedNaively(Reason.IMAGE_REFUSED)
         unit = layer.cluster_size // (32 if layer.extended_l2 else 1)
-        image = Image(False, 0, layer.cluster_size, unit, v2, backing, bytearray(), [])
+        image = Image(
+            raw=False, size=0, cluster=layer.cluster_size, unit=unit, v2=v2, backing=backing
+        )
         image.set_length(layer.size)
         self.images[name] = image
 
@@ -105,7 +113,7 @@ class Files:
         whole = bytearray(image.own)
         if image.raw or "none" not in image.kinds:
             return whole
-        below = bytes() if image.backing is None else self.read(image.backing)
+        below = b"" if image.backing is None else self.read(image.backing)
         below = below[: len(whole)].ljust(len(whole), b"\0")
         for number, kind in enumerate(image.kinds):
             if kind == "none":
@@ -297,10 +305,11 @@ class Files:
         old = image.size
         longer = image.backing is not None and self.images[image.backing].size > old
         edge = up(old, image.unit)
-        if longer and image.v2 and edge < size:
+        compressed = edge % image.cluster and image.kind_at(edge) == "compressed"
+        if longer and edge < size and (image.v2 or compressed):
             raise RefusedNaively(Reason.GROW_UNSUPPORTED)
         image.set_length(size)
         if longer and size > old:
             if edge < size:
-                self.zero_units(name, edge, up(size, image.unit), to_end=True, unmap=False)
-            self.write(name, old, bytes(min(edge, size) - old))
+                self.zero_units(name, edge, up(size, image.unit), to_end=False, unmap=False)
+            self.write(name, old, bytes(max(min(edge, size) - old, 0)))

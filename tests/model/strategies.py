@@ -33,6 +33,7 @@ from qbprop_model.operations import (
     Read,
     RebaseImage,
     Resize,
+    SyncMode,
     Transaction,
     Write,
     WriteCompressed,
@@ -46,8 +47,39 @@ SIZES = (0, 512, 4608, 64 * KIB, 64 * KIB + 512, 98 * KIB, 100 * KIB, 128 * KIB 
 GRANULARITIES = (512, 1024, 4096, 32 * KIB, 64 * KIB, 128 * KIB, 2**31)
 CLUSTERS = (512, 4096, 16 * KIB, 64 * KIB)
 
+KINDS: dict[str, dict[str, Any]] = {
+    "v3-512": {"cluster_size": 512},
+    "v3-4k": {"cluster_size": 4096},
+    "v3-64k": {"cluster_size": 64 * KIB},
+    "v2-4k": {"cluster_size": 4096, "compat": "0.10"},
+    "v2-64k": {"cluster_size": 64 * KIB, "compat": "0.10"},
+    "extended-16k": {"cluster_size": 16 * KIB, "extended_l2": True},
+    "extended-64k": {"cluster_size": 64 * KIB, "extended_l2": True},
+    "raw": {"format": "raw"},
+}
+"""Every kind of layer."""
 
-def contents() -> st.SearchStrategy[dict[str, int]]:
+BELOW: dict[str, tuple[Layer, ...]] = {
+    "alone": (),
+    "shorter": (Layer(size=40 * KIB, data=(Pattern(offset=512, length=30 * KIB, fill=9),)),),
+    "longer": (Layer(size=256 * KIB, data=(Pattern(offset=0, length=256 * KIB, stamp=9),)),),
+    "raw": (Layer(size=150 * KIB, format="raw", data=(Pattern(offset=0, length=9000, fill=9),)),),
+}
+"""What may lie below it."""
+
+COPIED = 260 * KIB + 512
+"""Size of the disks that backups copy."""
+
+
+def disk(kind: str, below: str, size: int, **options: Any) -> AddDisk:
+    """``drive0`` with a top layer of one of KINDS over one of BELOW."""
+    return AddDisk(
+        node="drive0", layers=(Layer(size=size, **KINDS[kind]), *BELOW[below]), **options
+    )
+
+
+def contents() -> st.SearchStrategy[dict[str, Any]]:
+    """The fields of an operation that say what is written."""
     stamps = st.integers(0, 5).map(lambda number: {"stamp": number})
     return st.one_of(stamps, st.sampled_from([{"fill": 0}, {"fill": 7}]))
 
@@ -98,12 +130,10 @@ def layers(draw: st.DrawFn, sizes: Sequence[int] = SIZES) -> tuple[Layer, ...]:
 
 @st.composite
 def disks(draw: st.DrawFn, node: str) -> AddDisk:
-    discard, zeroes = draw(
-        st.sampled_from(
-            [("unmap", "off"), ("ignore", "off"), ("unmap", "unmap"), ("unmap", "on")]
-            + [("ignore", "on"), ("ignore", "unmap")]
-        )
-    )
+    discard: Any
+    zeroes: Any
+    options = ["unmap off", "ignore off", "unmap unmap", "unmap on", "ignore on", "ignore unmap"]
+    discard, zeroes = draw(st.sampled_from(options)).split()
     return AddDisk(
         node=node,
         layers=draw(layers()),
@@ -113,23 +143,22 @@ def disks(draw: st.DrawFn, node: str) -> AddDisk:
     )
 
 
+BITMAP_COMMANDS = (BitmapRemove, BitmapClear, BitmapDisable, BitmapEnable)
 bitmap_names = st.sampled_from(BITMAPS[:3] * 6 + BITMAPS[3:] + BAD_BITMAPS)
 
 
 @st.composite
 def references(draw: st.DrawFn) -> str:
     """The first disk mostly; by its drive's name at times; seldom one that is not there."""
-    return draw(st.sampled_from(NODES[:1] * 8 + NODES[1:2] * 4 + DRIVES[:2] * 2 + ("drive2",)))
+    names = NODES[:1] * 8 + NODES[1:2] * 4 + DRIVES[:2] * 2 + ("drive2",)
+    return str(draw(st.sampled_from(names)))
 
 
 @st.composite
 def bitmap_actions(draw: st.DrawFn) -> Action:
     node, name = draw(references()), draw(bitmap_names)
     cls: Any = draw(
-        st.sampled_from(
-            [BitmapAdd, BitmapMerge, BitmapAdd, BitmapMerge, BitmapRemove]
-            + [BitmapClear, BitmapDisable, BitmapEnable]
-        )
+        st.sampled_from((BitmapAdd, BitmapMerge, *BITMAP_COMMANDS, BitmapAdd, BitmapMerge))
     )
     if cls is BitmapAdd:
         size = draw(st.sampled_from((None, *GRANULARITIES * 2, 0, 256, 1536, 2**32, SIZE_LIMIT)))
@@ -145,7 +174,11 @@ def bitmap_actions(draw: st.DrawFn) -> Action:
 @st.composite
 def backups(draw: st.DrawFn) -> DriveBackup | BlockdevBackup:
     """Mostly what is accepted; the rest of the table of modes now and then."""
-    legal = [("full", 0, None), ("top", 0, None), ("incremental", 1, None)]
+    legal: list[tuple[str, int, str | None]] = [
+        ("full", 0, None),
+        ("top", 0, None),
+        ("incremental", 1, None),
+    ]
     legal += [("incremental", 1, "on-success"), ("full", 1, "always"), ("top", 1, "on-success")]
     legal += [("bitmap", 1, mode) for mode in ("on-success", "never", "always")]
     sync: Any
@@ -244,8 +277,83 @@ def sequences(draw: st.DrawFn, steps: int = 16) -> list[Operation]:
         elif kind < 15:
             found.append(draw(transactions()))
         else:
-            target, backing = draw(st.sampled_from(TARGETS[:3])), draw(
-                st.sampled_from([None, "target0", "target1"])
+            target, backing = (
+                draw(st.sampled_from(TARGETS[:3])),
+                draw(st.sampled_from([None, "target0", "target1"])),
             )
             found.append(RebaseImage(image=target, backing=backing))
     return found
+
+
+@st.composite
+def disk_sequences(draw: st.DrawFn, kind: str, below: str) -> list[Operation]:
+    """Requests and resizes of one disk."""
+    size = draw(st.sampled_from(SIZES[1:]))
+    found: list[Operation] = [
+        disk(kind, below, size, discard=draw(st.sampled_from(["unmap", "unmap", "ignore"])))
+    ]
+    for _ in range(draw(st.integers(1, 8))):
+        if draw(st.integers(0, 3)) == 3:
+            size = draw(st.sampled_from(SIZES))
+            found.append(Resize(node="drive0", size=size))
+        else:
+            found.append(draw(guest_requests("drive0", size)))
+    return found
+
+
+@st.composite
+def bitmap_sequences(draw: st.DrawFn) -> list[Operation]:
+    """Requests, resizes and commands on two bitmaps of one disk."""
+    size = draw(st.sampled_from(SIZES[2:]))
+    found: list[Operation] = [disk("v3-64k", "alone", size, discard="unmap")]
+    names = BITMAPS[:2]
+    for name in names:
+        granularity = draw(st.sampled_from((None, *GRANULARITIES)))
+        found.append(BitmapAdd(node="drive0", name=name, granularity=granularity))
+    for _ in range(draw(st.integers(1, 8))):
+        name = draw(st.sampled_from(names))
+        cls: Any = draw(st.sampled_from([Write, BitmapMerge, Resize, BitmapClear, BitmapDisable]))
+        if cls is Write:
+            found.append(draw(guest_requests("drive0", size)))
+        elif cls is Resize:
+            size = draw(st.sampled_from(SIZES))
+            found.append(Resize(node="drive0", size=size))
+        elif cls is BitmapMerge:
+            sources = tuple(MergeSource(name=other) for other in names if other != name)
+            found.append(BitmapMerge(node="drive0", target=name, sources=sources))
+        else:
+            found.append(cls(node="drive0", name=name))
+    return found
+
+
+@st.composite
+def backup_sequences(draw: st.DrawFn, sync: SyncMode, cluster: int) -> list[Operation]:
+    """Requests and a backup, twice: into a file, then into another over it."""
+    chain = (
+        Layer(size=COPIED, cluster_size=draw(st.sampled_from(CLUSTERS))),
+        Layer(size=200 * KIB),
+    )
+    granularity = draw(st.sampled_from(GRANULARITIES))
+    found: list[Operation] = [
+        AddDisk(node="drive0", layers=chain, discard="unmap"),
+        BitmapAdd(node="drive0", name="bitmap0", granularity=granularity),
+    ]
+    mode: Any = None if sync == "incremental" else "on-success"
+    bitmap = sync in {"incremental", "bitmap"} or draw(st.booleans())
+    for target, backing in (("target0", None), ("target1", "target0")):
+        found += [draw(guest_requests("drive0", COPIED)) for _ in range(draw(st.integers(1, 3)))]
+        layer = Layer(size=COPIED, cluster_size=cluster)
+        found.append(CreateImage(image=target, layer=layer, backing=backing))
+        if sync == "bitmap":
+            mode = draw(st.sampled_from(["on-success", "never", "always"]))
+        found.append(
+            BlockdevBackup(
+                node="drive0",
+                target=target,
+                sync=sync,
+                bitmap="bitmap0" if bitmap else None,
+                bitmap_mode=mode if bitmap else None,
+                compress=draw(st.integers(0, 3)) == 3,
+            )
+        )
+    return [*found, RebaseImage(image="target1"), RebaseImage(image="target1", backing="target0")]

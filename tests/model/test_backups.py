@@ -3,8 +3,11 @@
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.model.compare import checked, compare
+from tests.model.strategies import COPIED as SIZE
+from tests.model.strategies import KIB, backup_sequences, guest_requests, layers
 
 from qbprop_model.expectation import Reason
 from qbprop_model.operations import (
@@ -18,19 +21,15 @@ from qbprop_model.operations import (
     Layer,
     MergeSource,
     Operation,
-    RebaseImage,
     SyncMode,
     Transaction,
     Write,
 )
 from qbprop_model.operations import BitmapMerge as Merge
 from qbprop_model.world import World
-from tests.model.compare import compare
-from tests.model.strategies import CLUSTERS, GRANULARITIES, KIB, guest_requests, layers
 
 MODES = (None, *get_args(BitmapMode))
-small = settings(deadline=None, max_examples=25, derandomize=True)
-SIZE = 260 * KIB + 512
+small = checked(12)
 
 
 def a_disk(size: int = SIZE, **layer: Any) -> AddDisk:
@@ -43,33 +42,8 @@ def a_disk(size: int = SIZE, **layer: Any) -> AddDisk:
 @small
 @given(st.data())
 def test_copy_sets(sync: SyncMode, cluster: int, data: st.DataObject) -> None:
-    """Every sync mode, job clusters of 64 KiB and more, into chains of files, again and again."""
-    granularity = data.draw(st.sampled_from(GRANULARITIES))
-    bitmap = data.draw(st.booleans()) or sync in {"incremental", "bitmap"}
-    found: list[Operation] = [
-        a_disk(cluster_size=data.draw(st.sampled_from(CLUSTERS))),
-        BitmapAdd(node="drive0", name="bitmap0", granularity=granularity),
-    ]
-    for target in ("target0", "target1"):
-        found += [data.draw(guest_requests("drive0", SIZE)) for _ in range(3)]
-        backing = "target0" if target == "target1" else None
-        layer = Layer(size=SIZE, cluster_size=cluster)
-        found.append(CreateImage(image=target, layer=layer, backing=backing))
-        mode: Any = None if sync == "incremental" else "on-success"
-        if sync == "bitmap":
-            mode = data.draw(st.sampled_from(MODES[1:]))
-        found.append(
-            BlockdevBackup(
-                node="drive0",
-                target=target,
-                sync=sync,
-                bitmap="bitmap0" if bitmap else None,
-                bitmap_mode=mode if bitmap else None,
-                compress=data.draw(st.integers(0, 3)) == 3,
-            )
-        )
-    found += [RebaseImage(image="target1"), RebaseImage(image="target1", backing="target0")]
-    compare(found)
+    """Every sync mode, job clusters of 64 KiB and more, into a file and into one over it."""
+    compare(data.draw(backup_sequences(sync, cluster)))
 
 
 @pytest.mark.parametrize("sync", get_args(SyncMode))

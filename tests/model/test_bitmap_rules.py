@@ -1,12 +1,13 @@
 """The rules of bitmaps, one by one, against sets of cluster numbers."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.model.compare import checked
+from tests.model.naive import NaiveBitmap
 
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.rules import Rules
-from tests.model.naive import NaiveBitmap
 
 RULES = Rules()
 SECTOR = 512
@@ -14,7 +15,7 @@ sizes = st.integers(0, 300).map(lambda n: n * SECTOR) | st.sampled_from(
     [64 * 64 * SECTOR, 64 * 64 * SECTOR + SECTOR, 2**31, 2**31 + SECTOR]
 )
 granularities = st.sampled_from([2**n for n in (9, 10, 12, 15, 16, 17, 20, 31)])
-small = settings(deadline=None, max_examples=150, derandomize=True)
+small = checked(80)
 
 
 @st.composite
@@ -67,7 +68,7 @@ def test_requests_set_every_cluster_they_touch(data: st.DataObject, size: int) -
     ranges = [(covered.start, covered.stop) for covered in naive.bytes_covered(size)]
     starts = {start for start, _ in ranges}
     ends = {end for _, end in ranges}
-    joined = [edge for edge in sorted(starts ^ ends)]
+    joined = sorted(starts ^ ends)
     assert [edge for found in model.dirty_ranges(size) for edge in found] == joined
 
 
@@ -93,9 +94,7 @@ def test_clearing_leaves_nothing_but_the_flags(data: st.DataObject, size: int) -
 
 @small
 @given(st.data(), sizes)
-def test_merging_projects_every_granularity_on_every_other(
-    data: st.DataObject, size: int
-) -> None:
+def test_merging_projects_every_granularity_on_every_other(data: st.DataObject, size: int) -> None:
     model, naive = data.draw(pairs(size))
     others = data.draw(st.lists(pairs(size), max_size=3))
     for _, other in others:
@@ -117,11 +116,12 @@ def test_resizing_forgets_what_is_past_the_end(
 
 
 @small
-@given(st.data(), sizes, st.booleans())
+@given(st.data(), sizes)
 def test_a_job_freezes_a_bitmap_and_the_table_says_what_it_becomes(
-    data: st.DataObject, size: int, disabled: bool
+    data: st.DataObject, size: int
 ) -> None:
     frozen, naive = data.draw(pairs(size))
+    disabled = data.draw(st.booleans())
     written = data.draw(st.lists(requests(size), max_size=3))
     if disabled:
         frozen, naive.recording = RULES.disable(frozen), False

@@ -1,63 +1,30 @@
 """The rules of disks: every kind of layer, over every kind of backing file, rule by rule."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.model.compare import checked, compare
+from tests.model.strategies import BELOW, KIB, KINDS, disk, disk_sequences
 
 from qbprop_model.data import Stamp
 from qbprop_model.operations import (
-    AddDisk,
-    Layer,
-    Operation,
-    Pattern,
     Read,
     Resize,
     Write,
     WriteCompressed,
     WriteZeroes,
 )
-from tests.model.compare import compare
-from tests.model.strategies import KIB, SIZES, guest_requests
 
-KINDS: dict[str, dict[str, Any]] = {
-    "v3-512": {"cluster_size": 512},
-    "v3-4k": {"cluster_size": 4096},
-    "v3-64k": {"cluster_size": 64 * KIB},
-    "v2-4k": {"cluster_size": 4096, "compat": "0.10"},
-    "v2-64k": {"cluster_size": 64 * KIB, "compat": "0.10"},
-    "extended-16k": {"cluster_size": 16 * KIB, "extended_l2": True},
-    "extended-64k": {"cluster_size": 64 * KIB, "extended_l2": True},
-    "raw": {"format": "raw"},
-}
-BELOW: dict[str, tuple[Layer, ...]] = {
-    "alone": (),
-    "shorter": (Layer(size=40 * KIB, data=(Pattern(offset=512, length=30 * KIB, fill=9),)),),
-    "longer": (Layer(size=256 * KIB, data=(Pattern(offset=0, length=256 * KIB, stamp=9),)),),
-    "raw": (Layer(size=150 * KIB, format="raw", data=(Pattern(offset=0, length=9000, fill=9),)),),
-}
 COMBINATIONS = [(a, b) for a in KINDS for b in BELOW if a != "raw" or b == "alone"]
 
 
-def disk(kind: str, below: str, size: int, **options: Any) -> AddDisk:
-    return AddDisk(node="drive0", layers=(Layer(size=size, **KINDS[kind]), *BELOW[below]), **options)
-
-
 @pytest.mark.parametrize(("kind", "below"), COMBINATIONS)
-@settings(deadline=None, max_examples=15, derandomize=True)
+@checked(15)
 @given(st.data())
 def test_requests_and_resizes(kind: str, below: str, data: st.DataObject) -> None:
-    size = data.draw(st.sampled_from(SIZES[1:]))
-    discard: Literal["unmap", "ignore"] = data.draw(st.sampled_from(["unmap", "unmap", "ignore"]))
-    found: list[Operation] = [disk(kind, below, size, discard=discard)]
-    for _ in range(data.draw(st.integers(1, 8))):
-        if data.draw(st.integers(0, 4)) == 4:
-            size = data.draw(st.sampled_from(SIZES))
-            found.append(Resize(node="drive0", size=size))
-        else:
-            found.append(data.draw(guest_requests("drive0", size)))
-    compare(found)
+    compare(data.draw(disk_sequences(kind, below)))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """RangeMap against a list with one value for every byte."""
 
-from hypothesis import given, settings
+from itertools import pairwise
+
+from hypothesis import given
 from hypothesis import strategies as st
+from tests.model.compare import checked
 
 from qbprop_model.rangemap import RangeMap
 
@@ -25,7 +28,7 @@ def expand(ranges: RangeMap[int]) -> list[int]:
 
 
 maps = st.builds(build, st.integers(0, SIZE), st.lists(spans, max_size=8))
-small = settings(deadline=None, max_examples=200, derandomize=True)
+small = checked(100)
 
 
 @small
@@ -40,7 +43,7 @@ def test_assigning_ranges_is_assigning_bytes(pair: tuple[RangeMap[int], list[int
 @given(maps)
 def test_runs_are_as_long_as_they_can_be(pair: tuple[RangeMap[int], list[int]]) -> None:
     ranges, plain = pair
-    changes = sum(a != b for a, b in zip(plain, plain[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(plain))
     assert len(list(ranges.runs())) == (changes + 1 if plain else 0)
 
 

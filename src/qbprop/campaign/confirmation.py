@@ -8,11 +8,11 @@ from qbprop.campaign.book import Entry, Examples
 from qbprop.campaign.reduction import reduce
 from qbprop.campaign.simplification import simplify
 from qbprop.errors import QbpropError
-from qbprop.findings import Finding
+from qbprop.findings import Finding, HangFinding
 from qbprop_model.operations import InvalidOperationError, Operation
 
 TRIES = 3
-"""Replays that must all show a finding, for it to count as sure."""
+"""Replays that must all show a finding, for it to count as sure; a hang, being slow, has one."""
 
 RACY_TRIES = 20
 """Replays that tell the rate of one that is not."""
@@ -54,9 +54,10 @@ class _Confirming:
         self._fresh = fresh
         self._reused = reused
         self._end = end
+        self._tries = 1 if entry.record.kind == HangFinding.kind else TRIES
 
     def run(self) -> Confirmation:
-        rate = self._rate(self._alone, TRIES)
+        rate = self._rate(self._alone, self._tries)
         if rate == 1.0:
             return self._sure(self._alone, self._reused)
         if rate == 0.0 and self._history:

@@ -18,18 +18,19 @@ from rich.console import Console
 from qbprop.campaign.book import Book, Entry, Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
 from qbprop.campaign.known import KnownFinding, known_ids
-from qbprop.campaign.progress import describe, open_progress
+from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import Rounds
 from qbprop.campaign.summary import QemuRecord, Summary
 from qbprop.campaign.watch import Interrupted, Watch, WatchedSession
 from qbprop.errors import EnvironmentProblem, QbpropError
-from qbprop.findings import Finding
+from qbprop.findings import Finding, HangFinding
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
 from qbprop.qemu.driver import Driver
 from qbprop.replay import play
+from qbprop.session import Session
 from qbprop.trace import Header, Trace, write_trace
 from qbprop.version import VERSION
 from qbprop_model.rules import Rules
@@ -72,6 +73,16 @@ class Campaign:
         self.summary = Summary(
             qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed
         )
+        self._watch = Watch(
+            self.summary.statistics,
+            max_seconds=options.max_seconds,
+            max_examples=options.max_examples,
+            tick=self._tick,
+            note=self._note,
+        )
+        self._progress: Progress = SilentProgress()
+        self._session: WatchedSession | None = None
+        self._book: Book | None = None
 
     def run(self) -> Summary:
         """Run it to its end; ``campaign.json`` then holds what is returned.
@@ -79,33 +90,29 @@ class Campaign:
         :raises EnvironmentProblem: QEMU cannot be run, or there is no room for images.
         :raises QbpropError: qbprop itself failed; its text says where the details are.
         """
-        with ExitStack() as stack:
-            watch = Watch(
-                self.summary.statistics,
-                max_seconds=self._options.max_seconds,
-                max_examples=self._options.max_examples,
-                tick=self._tick,
-                note=self._note,
-            )
-            self._watch = watch
-            stack.enter_context(_signals(watch))
-            driver = stack.enter_context(self._lab.driver())
-            self._session = WatchedSession(driver, self._options.rules, watch)
-            self._book = self._make_book(driver)
-            self._progress = open_progress(self._console, self._describe, stack)
-            try:
-                self._rounds()
-            except KeyboardInterrupt:
-                self.summary.status = "interrupted"
-            except BaseException:
-                self.summary.status = "failed"
-                raise
-            else:
-                self.summary.status = "finished"
-            finally:
-                watch.example_ends()
-                self._write()
-        return self.summary
+        summary = self.summary
+        try:
+            with ExitStack() as stack:
+                self._rounds(*self._open(stack))
+            summary.status = "finished"
+        except KeyboardInterrupt:
+            summary.status = "interrupted"
+        except BaseException:
+            summary.status = "failed"
+            raise
+        finally:
+            self._watch.example_ends()
+            self._write()
+        return summary
+
+    def _open(self, stack: ExitStack) -> tuple[WatchedSession, Book]:
+        """Launch QEMU and prepare everything; ``stack`` takes it down."""
+        stack.enter_context(_signals(self._watch))
+        driver = stack.enter_context(self._lab.driver())
+        self._session = WatchedSession(driver, self._options.rules, self._watch)
+        self._book = self._make_book(driver)
+        self._progress = open_progress(self._console, self._describe, stack)
+        return self._session, self._book
 
     def _make_book(self, driver: Driver) -> Book:
         summary = self.summary
@@ -123,8 +130,8 @@ class Campaign:
         )
         return Book(self._options.out, header)
 
-    def _machine(self) -> type[MachineBase]:
-        watch, session, book = self._watch, self._session, self._book
+    def _machine(self, session: WatchedSession, book: Book) -> type[MachineBase]:
+        watch = self._watch
         body = {
             "session": session,
             "watch": staticmethod(watch.before_step),
@@ -133,44 +140,52 @@ class Campaign:
         machine: type[MachineBase] = type("Campaign", (self._options.machine,), body)
         return machine
 
-    def _rounds(self) -> None:
+    def _rounds(self, session: WatchedSession, book: Book) -> None:
         options, watch = self._options, self._watch
         examples = options.out / "examples"
         database = DirectoryBasedExampleDatabase(examples) if options.seed is None else None
         steps = SIZES[options.profile].steps
-        rounds = Rounds(self._machine(), steps, self.summary.seed, database)
+        rounds = Rounds(self._machine(session, book), steps, self.summary.seed, database)
         number = 0
         while not watch.exhausted:
             rounds.run(number, watch)
-            self._stop_if_broken()
+            self._stop_if_broken(session)
             found = watch.target
-            watch.next_round(self._session.driver, self._lab.timeout)
+            watch.next_round(session.driver, self._lab.timeout)
             if found is not None:
-                self._confirm(self._book.entries[found])
+                self._confirm(book, book.entries[found])
                 if options.stop_on_finding:
                     break
             number += 1
-        for entry in self._book.entries.values():
+        for entry in book.entries.values():
             if entry.record.rate is None and not entry.record.known:
-                self._confirm(entry)
+                self._confirm(book, entry)
 
-    def _confirm(self, entry: Entry) -> None:
-        self._watch.activity = f"replaying {entry.record.title} on a fresh QEMU"
-        with self._lab.session(self._options.rules) as session:
-            seconds = min(CONFIRM_SECONDS, self._watch.grace)
-            confirmed = confirm(entry, self._play, lambda some: play(session, some), seconds)
-        self._book.confirm(confirmed.finding, confirmed.examples, confirmed.rate)
-        self._watch.activity = ""
+    def _confirm(self, book: Book, entry: Entry) -> None:
+        watch = self._watch
+        watch.activity = f"replaying {entry.record.title} on a fresh QEMU"
+        with self._lab.session(self._options.rules) as reused:
+            if entry.record.kind == HangFinding.kind:
+                reused.driver.timeout = watch.quick_timeout(self._lab.timeout)
+            seconds = min(CONFIRM_SECONDS, watch.grace)
+            confirmed = confirm(
+                entry, self._play_fresh, lambda examples: self._play(reused, examples), seconds
+            )
+        book.confirm(confirmed.finding, confirmed.examples, confirmed.rate)
+        watch.activity = ""
         rate = "" if confirmed.rate == 1.0 else f", comes back in {confirmed.rate:.0%} of replays"
-        where = self._book.folder(entry.record.id) / "trace.jsonl"
-        self._progress.note(f"    {entry.record.operations} operations{rate}: {where}")
+        where = book.folder(entry.record.id) / "trace.jsonl"
+        self._note(f"    {entry.record.operations} operations{rate}: {where}")
 
-    def _play(self, examples: Examples) -> Finding | None:
-        self._tick()
+    def _play_fresh(self, examples: Examples) -> Finding | None:
         with self._lab.session(self._options.rules) as session:
-            return play(session, examples)
+            return self._play(session, examples)
 
-    def _stop_if_broken(self) -> None:
+    def _play(self, session: Session, examples: Examples) -> Finding | None:
+        self._tick()
+        return play(session, examples)
+
+    def _stop_if_broken(self, session: WatchedSession) -> None:
         error = self._watch.broken
         if error is None:
             return
@@ -180,7 +195,7 @@ class Campaign:
             raise EnvironmentProblem(f"{error}; what was found so far is kept") from error
         details = self._options.out / "error.txt"
         details.write_text("".join(traceback.format_exception(error)), "utf-8")
-        trace = Trace((*self._session.history, tuple(self._session.trace)))
+        trace = Trace((*session.history, session.attempted))
         write_trace(self._options.out / "error.jsonl", trace)
         raise QbpropError(
             f"qbprop itself failed ({type(error).__name__}); please report it with {details} "
@@ -192,8 +207,9 @@ class Campaign:
 
     def _refresh(self) -> None:
         self.summary.seconds = self._watch.seconds
-        self.summary.commands = self._session.driver.round_trips
-        self.summary.findings = self._book.records
+        if self._session is not None and self._book is not None:
+            self.summary.commands = self._session.driver.round_trips
+            self.summary.findings = self._book.records
 
     def _describe(self) -> str:
         self._refresh()

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from qbprop.campaign.book import Book
 from qbprop.campaign.statistics import Statistics, is_partial_backup
-from qbprop.findings import Finding
+from qbprop.findings import Finding, HangFinding
 from qbprop.lab import check_room
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.scratch import scratch_root
@@ -127,7 +127,8 @@ class Watch:
         :raises Halt: the time is over, for the campaign or for shrinking.
         :raises Interrupted: the user wants to stop.
         """
-        self._tick()
+        with self.guarding():
+            self._tick()
         if self.interrupted:
             raise Interrupted
         if self.broken is not None:
@@ -193,6 +194,11 @@ class Watch:
         self._begin_shrinking(finding, session.driver)
         return False
 
+    def quick_timeout(self, full: float) -> float:
+        """The time-out while a hang is made simpler: ``full`` seconds, or fewer."""
+        usual = median(self._durations) if self._durations else full
+        return min(full, max(QUICK_SECONDS, QUICK_FACTOR * usual))
+
     def next_round(self, driver: Driver, timeout: float) -> None:
         """Look for something new again."""
         self.example_ends()
@@ -209,9 +215,8 @@ class Watch:
         self._note(
             f"NEW {finding.id}  {finding.title} ({len(finding.trace)} operations), shrinking"
         )
-        if finding.kind == "hang" and self._durations:
-            quick = max(QUICK_SECONDS, QUICK_FACTOR * median(self._durations))
-            driver.timeout = min(driver.timeout, quick)
+        if finding.kind == HangFinding.kind:
+            driver.timeout = self.quick_timeout(driver.timeout)
 
 
 class WatchedSession(Session):
@@ -220,6 +225,13 @@ class WatchedSession(Session):
     def __init__(self, driver: Driver, rules: Rules | None, watch: Watch) -> None:
         super().__init__(driver, rules)
         self._watch = watch
+        self._next: Operation | None = None
+
+    @property
+    def attempted(self) -> tuple[Operation, ...]:
+        """The example's operations, with the one that was not even begun."""
+        done = tuple(self.trace)
+        return done if self._next is None or done[-1:] == (self._next,) else (*done, self._next)
 
     def begin(self) -> None:
         """As :meth:`Session.begin`."""
@@ -231,7 +243,7 @@ class WatchedSession(Session):
 
     def step(self, operation: Operation) -> Step:
         """As :meth:`Session.step`."""
-        start = time.monotonic()
+        start, self._next = time.monotonic(), operation
         with self._watch.guarding():
             step = super().step(operation)
         self._watch.step_agreed(step, self, time.monotonic() - start)

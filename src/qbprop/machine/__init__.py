@@ -5,6 +5,7 @@ Each family of operations has a module of strategies; the rules stand here, in o
 
 from collections.abc import Iterable
 
+from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from qbprop.machine import backups, bitmaps, guest, topology, transactions
@@ -21,6 +22,10 @@ from qbprop_model.operations import (
 __all__ = ["BlockMachine", "drawn", "step_rule"]
 
 
+bitmap_rule = precondition(lambda self: not self.over and bool(bitmaps.sited(self.world)))
+"""Decorator of the rules that need a bitmap to work on."""
+
+
 class BlockMachine(MachineBase):
     """Guest I/O, resizes, bitmap commands, transactions and backups on a live QEMU.
 
@@ -28,9 +33,10 @@ class BlockMachine(MachineBase):
     the operation from ``self.world`` with :func:`drawn`, and hand it to ``self.perform``.
     """
 
-    @initialize(ops=drawn(topology.topology))
-    def start(self, ops: Iterable[Operation]) -> None:
+    @initialize(ops=drawn(topology.topology), depth=st.integers(0, 3))
+    def start(self, ops: Iterable[Operation], depth: int) -> None:
         """One to three disks, most with bitmaps."""
+        self.deep = self.thorough or depth == 0
         self.perform(ops)
 
     @precondition(lambda self: not self.over and 0 < len(self.world.nodes) < len(NODES))
@@ -61,6 +67,7 @@ class BlockMachine(MachineBase):
     @rule(op=drawn(guest.resize))
     def resize(self, op: Operation) -> None:
         """Resize a disk."""
+        self.deep = True
         self.perform(op)
 
     @step_rule
@@ -69,31 +76,31 @@ class BlockMachine(MachineBase):
         """Add a bitmap."""
         self.perform(op)
 
-    @step_rule
+    @bitmap_rule
     @rule(op=drawn(bitmaps.by_name, BitmapClear))
     def bitmap_clear(self, op: Operation) -> None:
         """Clear a bitmap."""
         self.perform(op)
 
-    @step_rule
+    @bitmap_rule
     @rule(op=drawn(bitmaps.by_name, BitmapEnable))
     def bitmap_enable(self, op: Operation) -> None:
         """Let a bitmap record."""
         self.perform(op)
 
-    @step_rule
+    @bitmap_rule
     @rule(op=drawn(bitmaps.by_name, BitmapDisable))
     def bitmap_disable(self, op: Operation) -> None:
         """Stop a bitmap from recording."""
         self.perform(op)
 
-    @step_rule
+    @bitmap_rule
     @rule(op=drawn(bitmaps.by_name, BitmapRemove))
     def bitmap_remove(self, op: Operation) -> None:
         """Remove a bitmap."""
         self.perform(op)
 
-    @step_rule
+    @bitmap_rule
     @rule(op=drawn(bitmaps.bitmap_merge))
     def bitmap_merge(self, op: Operation) -> None:
         """Merge bitmaps."""
@@ -123,7 +130,7 @@ class BlockMachine(MachineBase):
         """A fresh target."""
         self.perform(op)
 
-    @step_rule
+    @precondition(lambda self: not self.over and backups.has_overlay(self.world))
     @rule(op=drawn(backups.rebase_image))
     def rebase_image(self, op: Operation) -> None:
         """Another backing file for a target."""

@@ -15,7 +15,7 @@ from qbprop.machine.draws import (
     reference,
     seldom,
 )
-from qbprop.machine.topology import CLUSTERS
+from qbprop.machine.topology import CLUSTERS, COMPATS
 from qbprop_model.operations import (
     BITMAPS,
     JOBS,
@@ -42,7 +42,7 @@ def target_layer(draw: st.DrawFn, size: int) -> Layer:
     cluster = pick(draw, CLUSTERS)
     if size > 64 << 20:
         cluster = max(cluster, 65536)
-    compat = pick(draw, ["1.1", "1.1", "1.1", "0.10"])
+    compat = pick(draw, COMPATS)
     extended = cluster >= 16384 and compat == "1.1" and seldom(draw, 6)
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended)
 
@@ -63,6 +63,11 @@ def create_image(draw: st.DrawFn, world: World, size: int | None = None) -> Crea
     if below and (layer.format == "qcow2" or seldom(draw, 8)):
         backing = pick(draw, [None, *below])
     return CreateImage(image=image, layer=layer, backing=backing)
+
+
+def has_overlay(world: World) -> bool:
+    """Whether there is a target that can have a backing file."""
+    return any(world.images[n].format == "qcow2" for n in TARGETS if n in world.images)
 
 
 def rebase_image(draw: st.DrawFn, world: World) -> RebaseImage:

@@ -76,7 +76,7 @@ def bitmap_merge(draw: st.DrawFn, world: State) -> BitmapMerge:
         if world.size(world.nodes[where]) == size or seldom(draw, 20)
     ]
     sources = []
-    for _ in range(pick(draw, [1, 1, 2, 0, 3])):
+    for _ in range(0 if seldom(draw, 25) else pick(draw, (1, 1, 2, 3))):
         if alike and not seldom(draw, 15):
             sources.append(pick(draw, alike))
         else:

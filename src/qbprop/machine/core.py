@@ -1,6 +1,7 @@
 """The machine's base: one example on one session."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -44,27 +45,32 @@ step_rule = precondition(going_on)
 class MachineBase(RuleBasedStateMachine):
     """Performs drawn operations on ``session``; a disagreement raises a Finding.
 
-    Class attributes: ``session`` (set before the machine is used), ``known`` (called with a
-    Finding; true ends the example instead of failing it), ``watch`` (called before each
-    operation; may raise to stop a campaign), ``thorough`` (every example ends with contents
-    and image checks, else one in ``one_in`` does).
+    ``session`` must be set, on a subclass, before the machine is used. With ``thorough`` every
+    example ends with the contents of all disks and image checks; else those examples do that
+    resized a disk, and one in four others.
     """
 
     session: ClassVar[Session]
-    known: ClassVar[Callable[[Finding], bool]] = staticmethod(lambda _: False)
-    watch: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
     thorough: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
         self.over = False
         self.failed = False
+        self.deep = self.thorough
         self.session.begin()
 
     @property
     def world(self) -> World:
         """The model's state; all that rules and strategies may look at."""
         return self.session.world
+
+    def watch(self) -> None:
+        """Called before each operation; may raise to stop everything."""
+
+    def known(self, finding: Finding) -> bool:
+        """Whether a finding ends the example instead of failing it."""
+        return False
 
     def perform(self, operations: Drawn) -> None:
         """Perform operations in order and check each.
@@ -80,7 +86,7 @@ class MachineBase(RuleBasedStateMachine):
                     not affordable(self.world, operation)
                 ):
                     continue
-                self._guarded(lambda op=operation: self.session.step(op))
+                self._guarded(partial(self.session.step, operation))
             except InvalidOperationError:
                 continue
 
@@ -105,4 +111,4 @@ class MachineBase(RuleBasedStateMachine):
         """The checks at the end of an example, unless it failed or met a known finding."""
         if self.over or self.failed or not self.session.trace:
             return
-        self._guarded(lambda: self.session.finish(thorough=self.thorough))
+        self._guarded(lambda: self.session.finish(thorough=self.deep))

@@ -1,5 +1,7 @@
 """Disks: formats, sizes, chains, patterns already on disk, and the first bitmaps."""
 
+from typing import Literal
+
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import bitmap_add
@@ -8,6 +10,7 @@ from qbprop_model.operations import (
     DRIVES,
     NODES,
     AddDisk,
+    Compat,
     InvalidOperationError,
     Layer,
     Operation,
@@ -16,6 +19,9 @@ from qbprop_model.operations import (
 from qbprop_model.world import World
 
 CLUSTERS = (65536, 4096, 512, 1024, 16384, 32768, 262144, 2 << 20)
+COMPATS: tuple[Compat, ...] = ("1.1", "1.1", "1.1", "0.10")
+DISCARDS: tuple[Literal["ignore", "unmap"], ...] = ("ignore", "unmap")
+DETECTS: tuple[Literal["off", "on", "unmap"], ...] = ("off", "off", "on", "unmap")
 SMALL = 4 << 20
 HUGE = (1 << 40, (16 << 40) - 512, (8 << 40) + 65536)
 
@@ -51,7 +57,7 @@ def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
         return Layer(format="raw", size=size, data=data_in)
     if size > SMALL:
         cluster = max(cluster, 65536)
-    compat = pick(draw, ["1.1", "1.1", "1.1", "0.10"])
+    compat = pick(draw, COMPATS)
     extended = (cluster >= 16384 and compat == "1.1" and seldom(draw, 6)) or seldom(draw, 60)
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended, data=data_in)
 
@@ -63,14 +69,14 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4):
         other = None if seldom(draw, 2) else chain[0].size
         chain.append(layers(draw, other))
-    discard = pick(draw, ["ignore", "unmap"])
-    zeroes = ["off", "off", "on", "unmap"] if discard == "unmap" or seldom(draw, 60) else ["off"]
+    discard = pick(draw, DISCARDS)
+    unmaps = discard == "unmap" or seldom(draw, 60)
     return AddDisk(
         node=NODES[slot],
         layers=tuple(chain),
         drive=DRIVES[slot] if seldom(draw, 2) else None,
         discard=discard,
-        detect_zeroes=pick(draw, zeroes),
+        detect_zeroes=pick(draw, DETECTS if unmaps else DETECTS[:3]),
     )
 
 

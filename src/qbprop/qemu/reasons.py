@@ -142,6 +142,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.WRONG_FORMAT: (_qmp(r"^Image is not in qcow2 format$"),),
     Reason.BACKING_UNSUPPORTED: (
         _program(r"Backing file not supported for file format 'raw'$"),
+        _qmp(r"^Backing file not supported for file format 'raw'$"),
         _program(r"Could not change the backing file to '[^']*': Operation not supported$"),
     ),
 }
