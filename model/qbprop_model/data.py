@@ -62,7 +62,7 @@ Data = Fill | Stamp
 def all_zero(data: Data, offset: int, length: int) -> bool:
     """Whether ``length`` bytes of this data at byte ``offset`` are all zero."""
     if isinstance(data, Fill):
-        return data.byte == 0
+        return data.byte == 0 or length == 0
     return not data.render(offset, length).any()
 
 

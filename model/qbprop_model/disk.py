@@ -35,7 +35,7 @@ class Alloc(StrEnum):
     ZERO = auto()
     COMPRESSED = auto()
     DATA_OR_ZERO = auto()
-    """Allocated; whether as data or as zeroes hangs on holes in a raw file of the host."""
+    """Reached by a write; whether as data or as zeroes hangs on holes in a file of the host."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ class View:
 
 MAX_LENGTH = 2**63 - 2**30
 """The largest size in bytes that QEMU gives a node (semantics 5.1)."""
+
+RAW_LIMIT = 1 << 43
+"""Larger raw files are not taken by every file system."""
 
 _BLANK = Cell(ZERO, 0)
 
@@ -324,7 +327,8 @@ class DiskRules:
         if end == image.size and s <= (image.size - 1) // image.cluster_size * image.cluster_size:
             e = image.capacity(end)
         if s < start or (e > end and end != image.size):
-            return (s, e) if image.alloc.at(s) in (Alloc.NONE, Alloc.ZERO) else None
+            free = (Alloc.NONE, Alloc.ZERO, Alloc.DATA_OR_ZERO)
+            return (s, e) if image.alloc.at(s) in free else None
         cut = [edge for edge in (s, e) if edge % image.cluster_size and edge < image.alloc.size]
         return None if any(image.alloc.at(x) is Alloc.COMPRESSED for x in cut) else (s, e)
 
@@ -364,10 +368,14 @@ class DiskRules:
             first = ceil_div(start, image.cluster_size) * image.cluster_size
             last = end // image.cluster_size * image.cluster_size
             hosted = hosted.assign(first, last, value=False)
+        alloc = image.alloc.assign(start, end, Alloc.ZERO)
+        if not unmap:
+            doubtful = [r for r in image.alloc.runs(start, end) if r[2] is Alloc.DATA_OR_ZERO]
+            alloc = alloc.paste(doubtful)
         return replace(
             image,
             cells=image.cells.assign(start, end, Cell(ZERO, step)),
-            alloc=image.alloc.assign(start, end, Alloc.ZERO),
+            alloc=alloc,
             hosted=hosted,
         )
 
@@ -424,6 +432,8 @@ class DiskRules:
 
     def resize_raw(self, image: Image, size: int, step: int) -> Image:
         """Raw: bytes past the exact size are dropped; the node is rounded up to 512 (5.3)."""
+        if size > RAW_LIMIT:
+            raise OpenOutcomeError("whether the host's file system takes a file of that size")
         rounded = ceil_div(size, 512) * 512
         zero = Cell(ZERO, step)
         cells = image.cells.assign(size, image.size, zero) if size < image.size else image.cells
@@ -461,9 +471,9 @@ class DiskRules:
             return grown
         edge = ceil_div(old, image.unit) * image.unit
         if edge < size:
-            if image.compat == "0.10":
+            units = self.zeroable(grown, edge, size)
+            if image.compat == "0.10" or units is None:
                 raise Refused(Reason.GROW_UNSUPPORTED)
-            units = self.zeroable(grown, edge, size) or (edge, size)
             grown = self.zero_units(grown, *units, step, unmap=False)
         head = min(edge, size) - old
         return self.write((grown, *below), old, head, Cell(ZERO, step)) if head > 0 else grown

@@ -32,6 +32,9 @@ JOBS = ("job0", "job1", "job2")
 SIZE_LIMIT = 2**63 - 1
 """The largest number QMP accepts for a size or an offset."""
 
+CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
+"""The cluster sizes of qcow2, 512 bytes to 2 MiB."""
+
 Format = Literal["qcow2", "raw"]
 Compat = Literal["1.1", "0.10"]
 SyncMode = Literal["full", "top", "incremental", "bitmap", "none"]
@@ -100,7 +103,10 @@ class Layer:
 
     def __post_init__(self) -> None:
         _natural("size", self.size)
-        _natural("cluster_size", self.cluster_size)
+        if self.cluster_size not in CLUSTER_SIZES:
+            raise InvalidOperationError(
+                f"cluster_size must be a power of two from 512 to 2 MiB, not {self.cluster_size}"
+            )
         if self.size % 512:
             raise InvalidOperationError(f"size must be a multiple of 512, not {self.size}")
 

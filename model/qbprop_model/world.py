@@ -3,7 +3,7 @@
 from qbprop_model.disk import Refused
 from qbprop_model.effects import effect, references
 from qbprop_model.expectation import BitmapState, Expectation, JobEnd
-from qbprop_model.operations import Operation
+from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.state import Outcome, State
 
 
@@ -16,6 +16,8 @@ class World(State):
         Raises :class:`InvalidOperationError` (the World stays as it was) for an operation
         that makes no sense here, or whose outcome is open.
         """
+        if operation.engine not in self.engines:
+            raise InvalidOperationError(f"there is no engine {operation.engine}")
         trial = self.copy()
         trial.step += 1
         try:

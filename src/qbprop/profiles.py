@@ -24,10 +24,10 @@ class Size:
 
 
 SIZES = {
-    "qbprop-dev": Size(25, 25),
-    "qbprop-ci": Size(700, 40, derandomized=True),
-    "qbprop-nightly": Size(20_000, 50),
-    "qbprop-overnight": Size(120_000, 60),
+    "qbprop-dev": Size(25, 20),
+    "qbprop-ci": Size(300, 30, derandomized=True),
+    "qbprop-nightly": Size(10_000, 30),
+    "qbprop-overnight": Size(80_000, 30),
 }
 """Seconds; about two minutes; about an hour; about eight hours."""
 
@@ -47,6 +47,7 @@ def register_profiles() -> None:
             suppress_health_check=list(HealthCheck),
             phases=PHASES,
             print_blob=False,
+            report_multiple_bugs=False,
         )
 
 
@@ -66,5 +67,6 @@ def chosen_settings() -> settings:
         settings.get_profile("qbprop-dev") if own else current,
         deadline=None,
         suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
         verbosity=current.verbosity,
     )

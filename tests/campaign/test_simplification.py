@@ -1,6 +1,6 @@
 """Simpler variants of operations."""
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from tests.trace.vocabulary import operations
 
 from qbprop.campaign.simplification import simpler, simplify
@@ -65,7 +65,7 @@ def test_an_expired_time_changes_nothing() -> None:
 
 
 @given(operations())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_simplifying_comes_to_an_end(operation: Operation) -> None:
     (simplest,) = simplify((operation,), lambda _: True, lambda: False)
     assert next(simpler(simplest), None) is None

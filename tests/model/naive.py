@@ -203,7 +203,7 @@ class NaiveWorld:
                 data = pour(pattern.data, pattern.offset, pattern.length)
                 self.files.write(name, pattern.offset, data)
             below = name
-        if op.detect_zeroes == "unmap" and op.discard != "unmap":
+        if op.detect_zeroes == "unmap" and op.discard != "unmap" and op.drive is None:
             raise RefusedNaively(Reason.IMAGE_REFUSED)
         self.nodes[op.node] = NaiveNode(
             f"{op.node}.0", op.drive, op.discard == "unmap", op.detect_zeroes
@@ -239,14 +239,14 @@ class NaiveWorld:
         if isinstance(op, Flush):
             return Answer()
         name, start, end = node.image, op.offset, op.offset + op.length
+        if isinstance(op, WriteCompressed) and (start % 512 or end % 512):
+            raise RefusedNaively(Reason.NOT_SECTOR_ALIGNED)
         if end > self.size(node):
             raise RefusedNaively(Reason.PAST_END)
         if isinstance(op, Read):
             return Answer(data=self.files.read(name)[start:end])
         if isinstance(op, Discard) and not node.unmap:
             return Answer()
-        if isinstance(op, WriteCompressed) and (start % 512 or end % 512):
-            raise RefusedNaively(Reason.NOT_ALIGNED)
         answer = Answer()
         try:
             self.change(op, node)
@@ -517,6 +517,7 @@ class NaiveWorld:
                     raise OpenOutcomeError("what was copied before the failure")
                 image.vague = True
                 image.kinds = ["maybe"] * len(image.kinds)
+                image.doubtful = set(range(len(image.own) // image.cluster))
                 ends[job_id] = JobEnd(None, None, error=failed)
             else:
                 ends[job_id] = JobEnd(done, done)
@@ -553,7 +554,7 @@ class NaiveWorld:
                     raise RefusedNaively(Reason.ALREADY_ALLOCATED)
                 self.files.put_compressed(job.target, start + at, piece)
         if travels == "maybe" and not image.raw:
-            image.set_kinds(start, start + len(data), "maybe")
+            image.doubt(start, start + len(data))
 
     # --- looking ------------------------------------------------------------------------------
 

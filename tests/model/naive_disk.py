@@ -33,7 +33,10 @@ def compresses(data: bytes, cluster: int) -> bool:
 
 @dataclass
 class Image:
-    """A file. ``own`` and ``kinds`` reach to the end of the last cluster (the ghosts)."""
+    """A file. ``own`` and ``kinds`` reach to the end of the last cluster (the ghosts).
+
+    ``hosted`` are the clusters that own space in the file, ``doubtful`` those that perhaps do.
+    """
 
     raw: bool
     size: int
@@ -44,12 +47,19 @@ class Image:
     own: bytearray = field(default_factory=bytearray)
     kinds: list[Kind] = field(default_factory=list)
     hosted: set[int] = field(default_factory=set)
+    doubtful: set[int] = field(default_factory=set)
     vague: bool = False
 
     def set_kinds(self, start: int, end: int, kind: Kind) -> None:
         """Every unit that begins in ``[start, end)``."""
         for number in range(start // self.unit, (end + self.unit - 1) // self.unit):
             self.kinds[number] = kind
+
+    def doubt(self, start: int, end: int) -> None:
+        """What was written as data may have been written as zeroes."""
+        self.set_kinds(start, end, "maybe")
+        clusters = range(start // self.cluster, (end + self.cluster - 1) // self.cluster)
+        self.doubtful |= self.hosted & set(clusters)
 
     def kind_at(self, offset: int) -> Kind:
         return "data" if self.raw else self.kinds[offset // self.unit]
@@ -180,6 +190,7 @@ class Files:
                 if image.kind_at(start) == "compressed":
                     image.set_kinds(start, stop, "data")
                 image.hosted.add(cluster)
+                image.doubtful.discard(cluster)
             s, e = offset // image.unit * image.unit, up(end, image.unit)
             image.own[s:e] = before[s:e]
             image.set_kinds(s, e, "data")
@@ -199,8 +210,8 @@ class Files:
         for start in range(offset, end, cluster):
             piece = data[start - offset : start - offset + cluster]
             if compresses(piece, cluster) and self.occupied(name, start) != "no":
-                if len(data) > cluster:
-                    raise OpenOutcomeError("which clusters were written before the bad one")
+                if len(data) > cluster or self.occupied(name, start) == "maybe":
+                    raise OpenOutcomeError("which clusters are written before it fails, if it does")
                 raise RefusedNaively(Reason.ALREADY_ALLOCATED)
         for start in range(offset, end, cluster):
             self.put_compressed(name, start, data[start - offset : start - offset + cluster])
@@ -217,7 +228,7 @@ class Files:
     def occupied(self, name: str, start: int) -> Literal["yes", "no", "maybe"]:
         """Whether a compressed write finds the cluster allocated."""
         image = self.images[name]
-        if image.kind_at(start) == "maybe":
+        if image.kind_at(start) == "maybe" or start // image.cluster in image.doubtful:
             return "maybe"
         taken = start // image.cluster in image.hosted or image.kind_at(start) == "compressed"
         return "yes" if taken else "no"
@@ -243,16 +254,15 @@ class Files:
         if image.v2 and image.backing is not None:
             return False
         s, e = start // image.unit * image.unit, up(end, image.unit)
-        if end == image.size:
-            end = e
-        if (s, e) != (start, end):
-            if image.kind_at(s) not in ("none", "zero"):
-                return False
+        if s != start or end not in {e, image.size}:
             rest = self.status(name, s, start) | self.status(name, end, min(e, image.size))
-            if not rest <= {"zero"}:
-                if "data" not in rest:
-                    raise OpenOutcomeError("whether the rest is zero hangs on holes")
+            known = image.kind_at(s)
+            if "data" in rest or known not in {"none", "zero", "maybe"}:
                 return False
+            if "maybe" in rest or known == "maybe":
+                self.write(name, start, bytes(end - start))
+                image.doubt(s, e)
+                return True
         return self.zero_units(name, s, e, to_end=e >= image.size, unmap=unmap)
 
     def zero_units(self, name: str, s: int, e: int, *, to_end: bool, unmap: bool) -> bool:
@@ -268,6 +278,7 @@ class Files:
         for cluster in range(head // image.cluster, up(tail, image.cluster) // image.cluster):
             if unmap or image.v2:
                 image.hosted.discard(cluster)
+                image.doubtful.discard(cluster)
         return True
 
     def discard(self, name: str, offset: int, length: int) -> None:
@@ -286,6 +297,7 @@ class Files:
                 image.own[s:e] = bytes(e - s)
                 image.set_kinds(s, e, "none" if image.v2 else "zero")
                 image.hosted.discard(cluster)
+                image.doubtful.discard(cluster)
 
     # --- resizing -----------------------------------------------------------------------------
 
@@ -311,5 +323,5 @@ class Files:
         image.set_length(size)
         if longer and size > old:
             if edge < size:
-                self.zero_units(name, edge, up(size, image.unit), to_end=False, unmap=False)
+                self.zero_units(name, edge, up(size, image.unit), to_end=True, unmap=False)
             self.write(name, old, bytes(max(min(edge, size) - old, 0)))

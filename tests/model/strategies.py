@@ -257,7 +257,7 @@ def sequences(draw: st.DrawFn, steps: int = 16) -> list[Operation]:
         elif kind < 9:
             found.append(draw(bitmap_actions()))
         elif kind < 10:
-            size = draw(st.sampled_from((*SIZES, *SIZES, 700, 2**62, SIZE_LIMIT)))
+            size = draw(st.sampled_from((*SIZES, *SIZES, 700, SIZE_LIMIT)))
             found.append(Resize(node=node, size=size))
             sizes[node] = size if size in SIZES else sizes.get(node, 512)
         elif kind < 12:

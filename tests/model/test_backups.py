@@ -29,7 +29,7 @@ from qbprop_model.operations import BitmapMerge as Merge
 from qbprop_model.world import World
 
 MODES = (None, *get_args(BitmapMode))
-small = checked(12)
+small = checked(8)
 
 
 def a_disk(size: int = SIZE, **layer: Any) -> AddDisk:
@@ -148,6 +148,23 @@ def test_a_failed_compressed_copy_keeps_the_bitmap() -> None:
         grouped=True,
     )
     compare([*found, grouped])
+
+
+def test_zeroing_a_copy_that_may_be_data_keeps_its_space_in_doubt() -> None:
+    """Whether holes were copied as data decides if zeroed clusters own space, hence 1.2."""
+    job: dict[str, Any] = {"target": "target0", "sync": "full"}
+    performed = compare(
+        [
+            AddDisk(node="drive0", layers=(Layer(size=128 * KIB),)),
+            AddDisk(node="drive1", layers=(Layer(size=128 * KIB, format="raw"),)),
+            CreateImage(image="target0", layer=Layer(size=128 * KIB)),
+            BlockdevBackup(node="drive1", **job),
+            BlockdevBackup(node="drive0", **job),
+            Write(node="drive0", offset=0, length=128 * KIB, fill=1),
+            BlockdevBackup(node="drive0", **job, compress=True),
+        ]
+    )
+    assert performed == 6
 
 
 @small

@@ -15,7 +15,7 @@ sizes = st.integers(0, 300).map(lambda n: n * SECTOR) | st.sampled_from(
     [64 * 64 * SECTOR, 64 * 64 * SECTOR + SECTOR, 2**31, 2**31 + SECTOR]
 )
 granularities = st.sampled_from([2**n for n in (9, 10, 12, 15, 16, 17, 20, 31)])
-small = checked(80)
+small = checked(60)
 
 
 @st.composite

@@ -60,7 +60,7 @@ def reason(*actions: Action, grouped: bool = False) -> Reason | None:
     return None if refusal is None else refusal.reason
 
 
-@checked(100)
+@checked(60)
 @given(st.lists(transactions(), min_size=1, max_size=4))
 def test_transactions_go_as_in_the_naive_world(found: list[Transaction]) -> None:
     compare([*START, *found])

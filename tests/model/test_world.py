@@ -7,7 +7,7 @@ from tests.model.strategies import sequences
 from qbprop_model.operations import Operation
 
 
-@checked(120)
+@checked(100)
 @given(sequences())
 def test_any_sequence_of_operations_goes_as_in_the_naive_world(
     operations: list[Operation],

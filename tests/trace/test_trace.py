@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from tests.trace.vocabulary import operations, values
@@ -37,6 +37,11 @@ EXAMPLES = (
     (Transaction(actions=(Abort(),)),),
 )
 
+without_hurry = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+)
+"""Whole traces take long to draw on a busy machine."""
+
 traces = st.builds(
     Trace,
     st.lists(st.lists(operations(), max_size=4).map(tuple), min_size=1, max_size=3)
@@ -46,6 +51,7 @@ traces = st.builds(
 )
 
 
+@without_hurry
 @given(traces)
 @example(Trace(EXAMPLES))
 def test_a_trace_comes_back_as_it_was(trace: Trace) -> None:
@@ -59,6 +65,7 @@ def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(schema())
 
 
+@without_hurry
 @given(traces)
 @example(Trace(EXAMPLES))
 def test_every_line_satisfies_the_schema(trace: Trace) -> None:
@@ -66,6 +73,7 @@ def test_every_line_satisfies_the_schema(trace: Trace) -> None:
         VALIDATOR.validate(json.loads(line))
 
 
+@without_hurry
 @given(operations(), st.data())
 def test_the_schema_and_the_reader_refuse_the_same(
     operation: Operation, data: st.DataObject

@@ -1,6 +1,7 @@
 """Strategies for every operation, built from the dataclasses of the vocabulary."""
 
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from hypothesis import reject
@@ -38,6 +39,7 @@ def _field(default: object, hint: Any) -> st.SearchStrategy[Any]:
     return _of(hint) if default is MISSING else st.just(default) | _of(hint)
 
 
+@cache
 def _of(hint: Any) -> st.SearchStrategy[Any]:
     if hint is int:
         return st.integers(0, 2**20) | st.integers(0, SIZE_LIMIT)

@@ -118,6 +118,8 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
         if op.format == "raw":
             raise InvalidOperationError("a qcow2 file read as raw has no stated size")
         raise Refused(Reason.WRONG_FORMAT)
+    if op.sync == "none" and image.format == "raw":
+        raise Refused(Reason.BACKING_UNSUPPORTED)
 
 
 def choose_id(op: Backup, node: str, world: State) -> str:

@@ -134,6 +134,7 @@ class Campaign:
         watch = self._watch
         body = {
             "session": session,
+            "thorough": False,
             "watch": staticmethod(watch.before_step),
             "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
         }

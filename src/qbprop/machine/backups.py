@@ -15,6 +15,7 @@ from qbprop.machine.draws import (
     reference,
     seldom,
 )
+from qbprop.machine.guest import writes
 from qbprop.machine.topology import CLUSTERS, COMPATS
 from qbprop_model.operations import (
     BITMAPS,
@@ -63,11 +64,6 @@ def create_image(draw: st.DrawFn, world: World, size: int | None = None) -> Crea
     if below and (layer.format == "qcow2" or seldom(draw, 8)):
         backing = pick(draw, [None, *below])
     return CreateImage(image=image, layer=layer, backing=backing)
-
-
-def has_overlay(world: World) -> bool:
-    """Whether there is a target that can have a backing file."""
-    return any(world.images[n].format == "qcow2" for n in TARGETS if n in world.images)
 
 
 def rebase_image(draw: st.DrawFn, world: World) -> RebaseImage:
@@ -173,3 +169,16 @@ def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             format=create.layer.format,
         ),
     )
+
+
+def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A backup, a link of a chain, or another change to a target; often behind guest writes."""
+    overlay = any(world.images[n].format == "qcow2" for n in TARGETS if n in world.images)
+    kind = below(draw, 12)
+    if kind < 5:
+        return incremental(draw, world)
+    if kind < 9:
+        return (*writes(draw, world), backup_action(draw, world))
+    if kind < 11 and (overlay or seldom(draw, 10)):
+        return (rebase_image(draw, world),)
+    return (create_image(draw, world),)

@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from qbprop.machine.draws import find, granularities, named, pick, present, reference, seldom
+from qbprop.machine.guest import writes
 from qbprop_model.operations import (
     BAD_BITMAPS,
     BITMAPS,
@@ -14,10 +15,18 @@ from qbprop_model.operations import (
     BitmapMerge,
     BitmapRemove,
     MergeSource,
+    Operation,
 )
 from qbprop_model.state import State
+from qbprop_model.world import World
 
 ByName = type[BitmapClear] | type[BitmapRemove] | type[BitmapEnable] | type[BitmapDisable]
+BY_NAME: dict[str, ByName] = {
+    "clear": BitmapClear,
+    "disable": BitmapDisable,
+    "enable": BitmapEnable,
+    "remove": BitmapRemove,
+}
 BAD_GRANULARITIES = (0, 256, 511, 513, 65537, 3 << 16, 1 << 32, (1 << 63) - 1)
 
 
@@ -83,3 +92,16 @@ def bitmap_merge(draw: st.DrawFn, world: State) -> BitmapMerge:
             other, name = bitmap_reference(draw, world)
             sources.append(MergeSource(name=name, node=pick(draw, [None, other])))
     return BitmapMerge(node=node, target=target, sources=tuple(sources))
+
+
+def bitmap_command(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """One bitmap command, mostly on a bitmap that exists, often behind guest writes."""
+    before = writes(draw, world)
+    if not sited(world):
+        return (*before, bitmap_add(draw, world))
+    kind = pick(draw, ("add", "merge", "clear", "disable", "enable", "merge", "remove"))
+    if kind == "add":
+        return (*before, bitmap_add(draw, world))
+    if kind == "merge":
+        return (*before, bitmap_merge(draw, world))
+    return (*before, by_name(draw, world, BY_NAME[kind]))

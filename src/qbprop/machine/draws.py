@@ -20,6 +20,9 @@ JOB_CLUSTER = 65536
 LENGTH_LIMIT = 2 << 20
 """Most bytes of one guest request; longer ones cost time and show nothing new."""
 
+SMALL = 4 << 20
+"""The largest of the usual disks."""
+
 BITS_LIMIT = 1 << 20
 """Most bits of one bitmap."""
 

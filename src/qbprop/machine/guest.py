@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from qbprop.machine.draws import (
     BITS_LIMIT,
     SECTOR,
+    SMALL,
     below,
     byte_range,
     data,
@@ -15,7 +16,6 @@ from qbprop.machine.draws import (
     reference,
     seldom,
 )
-from qbprop.machine.topology import SMALL
 from qbprop_model.bitmap import ceil_div
 from qbprop_model.operations import (
     Discard,
@@ -54,8 +54,23 @@ def request(draw: st.DrawFn, world: World) -> Operation:
 
 def requests(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few guest requests in one step; none changes what the others may be."""
-    count = pick(draw, [1, 2, 3, 5])
-    return tuple(request(draw, world) for _ in range(count))
+    return tuple(request(draw, world) for _ in range(pick(draw, (1, 2, 3, 5))))
+
+
+def writes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """What a guest may have written before some other step: often nothing."""
+    return tuple(request(draw, world) for _ in range(pick(draw, (0, 1, 0, 2))))
+
+
+def guest_io(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """Any guest activity; seldom a compressed write or a resize."""
+    match below(draw, 8):
+        case 7:
+            return (resize(draw, world),)
+        case 6:
+            return (write_compressed(draw, world),)
+        case _:
+            return requests(draw, world)
 
 
 def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:

@@ -5,7 +5,7 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import bitmap_add
-from qbprop.machine.draws import SECTOR, below, data, pick, seldom
+from qbprop.machine.draws import SECTOR, SMALL, below, data, pick, seldom
 from qbprop_model.operations import (
     DRIVES,
     NODES,
@@ -22,7 +22,6 @@ CLUSTERS = (65536, 4096, 512, 1024, 16384, 32768, 262144, 2 << 20)
 COMPATS: tuple[Compat, ...] = ("1.1", "1.1", "1.1", "0.10")
 DISCARDS: tuple[Literal["ignore", "unmap"], ...] = ("ignore", "unmap")
 DETECTS: tuple[Literal["off", "on", "unmap"], ...] = ("off", "off", "on", "unmap")
-SMALL = 4 << 20
 HUGE = (1 << 40, (16 << 40) - 512, (8 << 40) + 65536)
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from qbprop.machine.backups import backup_action
 from qbprop.machine.bitmaps import bitmap_add, bitmap_merge, by_name
 from qbprop.machine.draws import below, pick, seldom
+from qbprop.machine.guest import writes
 from qbprop_model.operations import (
     JOBS,
     Abort,
@@ -14,11 +15,17 @@ from qbprop_model.operations import (
     BitmapEnable,
     BitmapRemove,
     InvalidOperationError,
+    Operation,
     Transaction,
 )
 from qbprop_model.world import World
 
 KINDS = ("clear", "add", "merge", "enable", "disable", "remove", "backup")
+
+
+def transactions(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A transaction, often behind guest writes."""
+    return (*writes(draw, world), transaction(draw, world))
 
 
 def transaction(draw: st.DrawFn, world: World) -> Transaction:

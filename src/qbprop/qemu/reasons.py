@@ -143,6 +143,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.BACKING_UNSUPPORTED: (
         _program(r"Backing file not supported for file format 'raw'$"),
         _qmp(r"^Backing file not supported for file format 'raw'$"),
+        _qmp(r"^Driver 'raw' of node '[^']*' does not support backing files$"),
         _program(r"Could not change the backing file to '[^']*': Operation not supported$"),
     ),
 }
