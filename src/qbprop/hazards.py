@@ -6,8 +6,10 @@ the step at which it came to light, so that one bug has one identity for each ki
 and hides no other. A QEMU without the bug is checked behind a hazard as everywhere.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
+from qbprop.findings import KINDS
 from qbprop_model.disk import Alloc, Image
 from qbprop_model.expectation import Expectation
 from qbprop_model.operations import (
@@ -20,56 +22,77 @@ from qbprop_model.operations import (
 )
 from qbprop_model.world import World
 
-EMPTY_MERGE = "a merge of nothing"
-FAILED_ENABLE = "undoing a failed enable"
-ALWAYS_UNDONE = "undoing a backup with mode always"
-FILTER_BACKUP = "undoing a backup of a job's filter"
-COMPRESSED_REUSE = "a compressed write behind a freed compressed cluster"
 
-LASTING = {FILTER_BACKUP, COMPRESSED_REUSE}
-"""After these nothing in the example can be trusted; the others are over with their step."""
+@dataclass(frozen=True)
+class Hazard:
+    """What findings are named after: a label, and the kinds of finding that it explains.
+
+    After a ``lasting`` one nothing in the example can be trusted; others end with their step.
+    """
+
+    label: str
+    kinds: frozenset[str]
+    lasting: bool = False
+
+
+EMPTY_MERGE = Hazard("a merge of nothing", frozenset({"crash"}))
+FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash"}))
+ALWAYS_UNDONE = Hazard("undoing a backup with mode always", frozenset({"count", "dirty-set"}))
+GROUP_UNDONE = Hazard("undoing a group of backups", frozenset({"hang"}))
+FILTER_BACKUP = Hazard("undoing a backup of a job's filter", frozenset(KINDS), lasting=True)
+COMPRESSED_REUSE = Hazard(
+    "a compressed write behind a freed compressed cluster",
+    frozenset(KINDS) - {"count", "dirty-set", "fields", "hang"},
+    lasting=True,
+)
 
 
 @dataclass
 class Hazards:
-    """What one example went through. ``active`` is the hazard that findings are named after."""
+    """What one example went through: the hazards of this step, and the lasting ones before."""
 
-    active: str | None = None
-
-    def __post_init__(self) -> None:
-        self._freed: set[str] = set()
+    active: tuple[Hazard, ...] = ()
+    _freed: set[str] = field(default_factory=set)
 
     def see(self, before: World, operation: Operation, expected: Expectation, after: World) -> None:
         """Note what an operation provokes; ``before`` and ``after`` it, in the model."""
-        if self.active not in LASTING:
-            self.active = self._provoked(operation, expected, before)
+        lasting = (hazard for hazard in self.active if hazard.lasting)
+        self.active = (*lasting, *self._provoked(operation, expected, before))
         for name, image in after.images.items():
             old = before.images.get(name)
             if old is not None and old is not image and _frees_compressed(old, image):
                 self._freed.add(name)
 
-    def _provoked(self, operation: Operation, expected: Expectation, before: World) -> str | None:
+    def explains(self, kind: str) -> Hazard | None:
+        """The hazard that a finding of this kind is named after, if any."""
+        return next((hazard for hazard in self.active if kind in hazard.kinds), None)
+
+    def _provoked(
+        self, operation: Operation, expected: Expectation, before: World
+    ) -> Iterator[Hazard]:
         actions = operation.actions if isinstance(operation, Transaction) else (operation,)
-        refusal = expected.refusal
-        if isinstance(operation, Transaction) and refusal is not None:
-            if refusal.action == "bitmap_enable":
-                return FAILED_ENABLE
-            backups = [a for a in actions if isinstance(a, DriveBackup | BlockdevBackup)]
-            nodes = [before.roots.get(backup.node, backup.node) for backup in backups]
-            if any(
-                b.node in before.roots and b_node in nodes[:i]
-                for i, (b, b_node) in enumerate(zip(backups, nodes, strict=True))
-            ):
-                return FILTER_BACKUP
-            if expected.jobs and any(backup.bitmap_mode == "always" for backup in backups):
-                return ALWAYS_UNDONE
+        if isinstance(operation, Transaction) and expected.refusal is not None:
+            yield from _undone(operation, expected, before)
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
-            return EMPTY_MERGE
+            yield EMPTY_MERGE
         if isinstance(operation, WriteCompressed):
             node = before.nodes.get(before.roots.get(operation.node, operation.node))
             if node is not None and node.image in self._freed:
-                return COMPRESSED_REUSE
-        return None
+                yield COMPRESSED_REUSE
+
+
+def _undone(operation: Transaction, expected: Expectation, before: World) -> Iterator[Hazard]:
+    """What a transaction provokes that must be rolled back."""
+    backups = [a for a in operation.actions if isinstance(a, DriveBackup | BlockdevBackup)]
+    nodes = [before.roots.get(backup.node, backup.node) for backup in backups]
+    if any(b.node in before.roots and nodes[i] in nodes[:i] for i, b in enumerate(backups)):
+        yield FILTER_BACKUP
+    if expected.refusal is not None and expected.refusal.action == "bitmap_enable":
+        yield FAILED_ENABLE
+    if operation.grouped and len(expected.jobs) > 1:
+        yield GROUP_UNDONE
+    if expected.jobs and any(backup.bitmap_mode == "always" for backup in backups):
+        yield ALWAYS_UNDONE
 
 
 def _frees_compressed(old: Image, new: Image) -> bool:

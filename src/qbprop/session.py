@@ -170,9 +170,10 @@ class Session:
         return HangFinding(name, f"{type(gone).__name__}, {due}", "a reply in time", str(gone))
 
     def _placed(self, finding: Finding) -> Finding:
-        if self._hazards.active is not None:
+        hazard = self._hazards.explains(finding.kind)
+        if hazard is not None:
             finding.symptom = finding.title
-            finding.operation, finding.aspect = self._hazards.active, ""
+            finding.operation, finding.aspect = hazard.label, ""
         finding.step = len(self.trace)
         finding.trace = tuple(self.trace)
         return finding

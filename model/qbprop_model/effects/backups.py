@@ -16,6 +16,9 @@ from qbprop_model.operations import (
 )
 from qbprop_model.state import Node, Outcome, State
 
+COPY_LIMIT = 1 << 30
+"""Most bytes that a backup may copy for the model to follow it cluster by cluster."""
+
 
 @effect.register
 def _(op: DriveBackup, world: State) -> Outcome:
@@ -77,11 +80,14 @@ def start_backup(op: Backup, world: State) -> None:
     job_id = choose_id(op, name, world)
     source = world.chain(node.image)
     cluster = rules.job_cluster(target)
+    copy = rules.copy_set(sync, cluster, source, found)
+    if sum(end - start for start, end in copy) > COPY_LIMIT:
+        raise InvalidOperationError(f"a backup of more than {COPY_LIMIT} bytes is not followed")
     world.jobs[job_id] = Job(
         node=name,
         target=op.target,
         cluster=cluster,
-        copy=rules.copy_set(sync, cluster, source, found),
+        copy=copy,
         source=source,
         point_in_time=rules.view(source),
         bitmap=op.bitmap,

@@ -55,7 +55,7 @@ def _guest(error_class: str, pattern: str) -> Row:
 
 
 _NO_FILE = rf"Could not open '[^']*{_ANY}[^']*': No such file or directory"
-_LOCKED = r'Failed to get (shared )?"(write|consistent read)" lock'
+_LOCKED = r'Failed to get (shared )?"(write|resize|consistent read)" lock'
 
 TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.NODE_NOT_FOUND: (_qmp(rf"^Node '{_ANY}' not found$"),),
