@@ -13,6 +13,7 @@ from qbprop.findings import KINDS
 from qbprop_model.disk import Alloc, Image
 from qbprop_model.expectation import Expectation
 from qbprop_model.operations import (
+    Abort,
     BitmapMerge,
     BlockdevBackup,
     DriveBackup,
@@ -38,6 +39,9 @@ class Hazard:
 EMPTY_MERGE = Hazard("a merge of nothing", frozenset({"crash"}))
 FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash"}))
 ALWAYS_UNDONE = Hazard("undoing a backup with mode always", frozenset({"count", "dirty-set"}))
+ALWAYS_STALE = Hazard(
+    "undoing what came before a backup with mode always", frozenset(KINDS), lasting=True
+)
 GROUP_UNDONE = Hazard("undoing a group of backups", frozenset({"hang"}))
 FILTER_BACKUP = Hazard("undoing a backup of a job's filter", frozenset(KINDS), lasting=True)
 COMPRESSED_REUSE = Hazard(
@@ -92,7 +96,26 @@ def _undone(operation: Transaction, expected: Expectation, before: World) -> Ite
     if operation.grouped and len(expected.jobs) > 1:
         yield GROUP_UNDONE
     if expected.jobs and any(backup.bitmap_mode == "always" for backup in backups):
+        if _stale(operation):
+            yield ALWAYS_STALE
         yield ALWAYS_UNDONE
+
+
+def _stale(operation: Transaction) -> bool:
+    """Whether a backup with mode "always" takes a bitmap that an action before it has touched."""
+    touched: set[str] = set()
+    for action in operation.actions:
+        match action:
+            case DriveBackup() | BlockdevBackup():
+                if action.bitmap_mode == "always" and action.bitmap in touched:
+                    return True
+            case BitmapMerge():
+                touched.add(action.target)
+            case Abort():
+                pass
+            case _:
+                touched.add(action.name)
+    return False
 
 
 def _frees_compressed(old: Image, new: Image) -> bool:

@@ -106,6 +106,10 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
     """``drive-backup`` creates or opens its target before it looks at anything else (6.1)."""
     if op.target not in TARGETS:
         raise InvalidOperationError(f"there is no target {op.target}")
+    if op.target in world.opened - {job.target for job in world.jobs.values()} and (
+        world.images[op.target].format == "raw"
+    ):
+        raise InvalidOperationError("a raw node without a job holds no lock on its file")
     if op.mode == "absolute-paths":
         if op.target in world.images:
             lock_target(op.target, world)
