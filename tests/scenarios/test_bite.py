@@ -1,0 +1,85 @@
+"""Each scenario fails when the thing that it is named for is broken in the model."""
+
+from dataclasses import replace
+
+import pytest
+
+from qbprop.findings import Finding
+from qbprop.lab import Lab
+from qbprop.qemu.binaries import find_binaries
+from qbprop.suite.scenarios import SCENARIOS, Scenario, perform
+from qbprop_model.bitmap import Bitmap
+from qbprop_model.disk import Image
+from qbprop_model.operations import Backup, BitmapMode
+from qbprop_model.rules import Rules
+
+
+class KeptOnSuccess(Rules):
+    def thaw(self, bitmap: Bitmap, mode: BitmapMode, *, failed: bool) -> Bitmap:
+        return replace(bitmap, busy=False, successor=None)
+
+
+class CoarserThanAsked(Rules):
+    def covered(self, granularity: int, offset: int, length: int) -> slice:
+        return super().covered(granularity, offset // 65536 * 65536, length)
+
+
+class RoundedInward(Rules):
+    def covered(self, granularity: int, offset: int, length: int) -> slice:
+        whole = super().covered(granularity, offset, length)
+        return slice(whole.start, max(whole.start, whole.stop - 1))
+
+
+class TargetClusterIgnored(Rules):
+    def job_cluster(self, target: Image) -> int:
+        return 65536
+
+
+class ClearForgotten(Rules):
+    def clear(self, bitmap: Bitmap) -> Bitmap:
+        return bitmap
+
+
+class NoModeRefused(Rules):
+    def check_modes(self, op: Backup, bitmap: Bitmap | None) -> None:
+        return
+
+
+class UnknownTakenForMissing(Rules):
+    def check_modes(self, op: Backup, bitmap: Bitmap | None) -> None:
+        super().check_modes(op if bitmap else replace(op, bitmap=None), bitmap)
+
+
+class AnyGranularity(Rules):
+    def granularity_accepted(self, granularity: int) -> bool:
+        return granularity > 0
+
+
+class NotResized(Rules):
+    def resize_bitmap(self, bitmap: Bitmap, size: int) -> Bitmap:
+        return super().resize_bitmap(bitmap, 64 << 20)
+
+
+BROKEN = {
+    "incremental_simple": (KeptOnSuccess, "count"),
+    "small_granularity": (CoarserThanAsked, "dirty-set"),
+    "large_granularity": (RoundedInward, "count"),
+    "larger_cluster_target": (TargetClusterIgnored, "jobs"),
+    "incremental_transaction": (ClearForgotten, "count"),
+    "sync_dirty_bitmap_missing": (NoModeRefused, "reply"),
+    "sync_dirty_bitmap_not_found": (UnknownTakenForMissing, "reply"),
+    "sync_dirty_bitmap_bad_granularity": (AnyGranularity, "reply"),
+    "growing_before_backup": (NotResized, "dirty-set"),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_a_scenario_sees_what_it_is_named_for(
+    scenario: Scenario, pytestconfig: pytest.Config
+) -> None:
+    rules, kind = BROKEN[scenario.name]
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
+    with lab.session(rules()) as session, pytest.raises((Finding, AssertionError)) as caught:
+        perform(scenario, session)
+    assert isinstance(caught.value, Finding)
+    assert caught.value.kind == kind
