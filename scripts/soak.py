@@ -49,7 +49,9 @@ def main() -> int:
                 if summary.exists():
                     done.append(json.loads(summary.read_text()))
                 _write(options.out, done)
-                print(f"soak: seed {seed} is over, {_steps(done)} of {options.steps} steps checked")
+                print(
+                    f"soak: seed {seed} over, {_steps(done)} of {options.steps} steps", flush=True
+                )
     finally:
         for process in running.values():
             process.send_signal(signal.SIGINT)

@@ -22,9 +22,9 @@ from qbprop_model.rangemap import RangeMap
 class Refused(Exception):  # noqa: N818 - a refusal is an outcome, not an error
     """The operation is refused; see :class:`~qbprop_model.expectation.Refusal`."""
 
-    def __init__(self, reason: Reason, subject: str = "", action: str = "") -> None:
+    def __init__(self, reason: Reason, subject: str = "") -> None:
         super().__init__(reason, subject)
-        self.refusal = Refusal(reason, subject, action)
+        self.refusal = Refusal(reason, subject)
 
 
 class Alloc(StrEnum):

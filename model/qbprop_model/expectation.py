@@ -64,12 +64,14 @@ class Reason(StrEnum):
 class Refusal:
     """A reason, and the name (bitmap, node, job, …) that the reply must contain, or "".
 
-    ``action`` is the name of the transaction's action that is refused, "" elsewhere.
+    ``action`` is the name of the transaction's action that is refused, "" elsewhere, and
+    ``position`` its place in the list, from 0.
     """
 
     reason: Reason
     subject: str = ""
     action: str = ""
+    position: int = 0
 
 
 @dataclass(frozen=True)

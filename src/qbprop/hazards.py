@@ -6,7 +6,7 @@ the step at which it came to light, so that one bug has one identity for each ki
 and hides no other. A QEMU without the bug is checked behind a hazard as everywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qbprop.findings import KINDS
@@ -14,6 +14,7 @@ from qbprop_model.disk import Alloc, Image
 from qbprop_model.expectation import Expectation
 from qbprop_model.operations import (
     Abort,
+    Action,
     BitmapMerge,
     BlockdevBackup,
     DriveBackup,
@@ -36,7 +37,7 @@ class Hazard:
     lasting: bool = False
 
 
-EMPTY_MERGE = Hazard("a merge of nothing", frozenset({"crash"}))
+EMPTY_MERGE = Hazard("a merge of nothing", frozenset({"crash", "reply"}))
 FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash"}))
 ALWAYS_UNDONE = Hazard("undoing a backup with mode always", frozenset({"count", "dirty-set"}))
 ALWAYS_STALE = Hazard(
@@ -87,24 +88,27 @@ class Hazards:
 
 def _undone(operation: Transaction, expected: Expectation, before: World) -> Iterator[Hazard]:
     """What a transaction provokes that must be rolled back."""
-    backups = [a for a in operation.actions if isinstance(a, DriveBackup | BlockdevBackup)]
+    refusal = expected.refusal
+    assert refusal is not None
+    reached = operation.actions[: refusal.position + 1]
+    backups = [a for a in reached if isinstance(a, DriveBackup | BlockdevBackup)]
     nodes = [before.roots.get(backup.node, backup.node) for backup in backups]
-    if any(b.node in before.roots and nodes[i] in nodes[:i] for i, b in enumerate(backups)):
-        yield FILTER_BACKUP
-    if expected.refusal is not None and expected.refusal.action == "bitmap_enable":
+    if refusal.action == "bitmap_enable":
         yield FAILED_ENABLE
     if operation.grouped and len(expected.jobs) > 1:
         yield GROUP_UNDONE
     if expected.jobs and any(backup.bitmap_mode == "always" for backup in backups):
-        if _stale(operation):
+        if _stale(reached):
             yield ALWAYS_STALE
         yield ALWAYS_UNDONE
+    if any(b.node in before.roots and nodes[i] in nodes[:i] for i, b in enumerate(backups)):
+        yield FILTER_BACKUP
 
 
-def _stale(operation: Transaction) -> bool:
+def _stale(actions: Sequence[Action]) -> bool:
     """Whether a backup with mode "always" takes a bitmap that an action before it has touched."""
     touched: set[str] = set()
-    for action in operation.actions:
+    for action in actions:
         match action:
             case DriveBackup() | BlockdevBackup():
                 if action.bitmap_mode == "always" and action.bitmap in touched:

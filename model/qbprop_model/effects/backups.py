@@ -44,12 +44,19 @@ def open_target(op: BlockdevBackup, world: State) -> None:
 
 
 def lock_target(target: str, world: State) -> None:
-    """Opening an image locks it and its backing files (semantics 11)."""
+    """Opening an image locks it and its backing files (semantics 11).
+
+    A raw node locks its file only as far as a job needs it, so that two writers of one raw
+    file may meet; what they make of it is open.
+    """
     writable = {node.image for node in world.nodes.values()} | world.opened
     writable |= {job.target for job in world.jobs.values()}
     chain = world.chain_names(target)
     read = {name for image in writable for name in world.chain_names(image)[1:]}
-    if target in read | writable or writable.intersection(chain[1:]):
+    clashes = ({target} & (read | writable)) | writable.intersection(chain[1:])
+    if any(world.images[name].format == "raw" for name in clashes):
+        raise OpenOutcomeError("two users of one raw file")
+    if clashes:
         raise Refused(Reason.IMAGE_LOCKED)
 
 
@@ -106,10 +113,6 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
     """``drive-backup`` creates or opens its target before it looks at anything else (6.1)."""
     if op.target not in TARGETS:
         raise InvalidOperationError(f"there is no target {op.target}")
-    if op.target in world.opened - {job.target for job in world.jobs.values()} and (
-        world.images[op.target].format == "raw"
-    ):
-        raise InvalidOperationError("a raw node without a job holds no lock on its file")
     if op.mode == "absolute-paths":
         if op.target in world.images:
             lock_target(op.target, world)
@@ -123,10 +126,10 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
     image = world.images.get(op.target)
     if image is None:
         raise Refused(Reason.NO_SUCH_FILE)
+    if op.format == "raw" and image.format != "raw":
+        raise InvalidOperationError("a qcow2 file read as raw has no stated size")
     lock_target(op.target, world)
     if op.format != image.format:
-        if op.format == "raw":
-            raise InvalidOperationError("a qcow2 file read as raw has no stated size")
         raise Refused(Reason.WRONG_FORMAT)
     if op.sync == "none" and image.format == "raw":
         raise Refused(Reason.BACKING_UNSUPPORTED)

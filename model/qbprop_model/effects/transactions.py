@@ -1,5 +1,7 @@
 """Transactions: all actions, or none (semantics 3.2)."""
 
+from dataclasses import replace
+
 from qbprop_model.disk import Refused
 from qbprop_model.effects.backups import finish_jobs, open_target, start_backup
 from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
@@ -26,12 +28,13 @@ def _(op: Transaction, world: State) -> Outcome:
     for action in op.actions:
         if isinstance(action, BitmapAdd):
             check_arguments(action)
-    for action in op.actions:
+    for position, action in enumerate(op.actions):
         try:
             _act(action, world, grouped=op.grouped)
         except Refused as refused:
-            reason, subject = refused.refusal.reason, refused.refusal.subject
-            raise Refused(reason, subject, operation_name(action)) from None
+            name = operation_name(action)
+            refused.refusal = replace(refused.refusal, action=name, position=position)
+            raise
     finish_removes(world)
     return finish_jobs(world, grouped=op.grouped)
 

@@ -13,8 +13,11 @@ from qbprop.campaign.watch import Halt, Interrupted, Watch
 from qbprop.findings import Finding
 from qbprop.machine.core import MachineBase
 
-ROUND_EXAMPLES = 300
-"""Examples of one round: few enough that what Hypothesis keeps of them stays small."""
+ROUND_EXAMPLES = 100
+"""Examples of one round: few enough that what Hypothesis keeps of them stays small.
+
+Hypothesis cuts most of the first tenth short, to get to know how small an example can be.
+"""
 
 
 @dataclass(frozen=True)

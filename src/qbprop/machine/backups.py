@@ -56,7 +56,7 @@ def create_image(draw: st.DrawFn, world: World, size: int | None = None) -> Crea
         if seldom(draw, 15):
             size += pick(draw, [512, 65536])
     layer = target_layer(draw, size)
-    if seldom(draw, 30):
+    if seldom(draw, 12):
         layer = Layer(size=size, cluster_size=512, extended_l2=True)
     image = pick(draw, TARGETS)
     below = [name for name in TARGETS[: TARGETS.index(image)] if name in world.images]
@@ -71,7 +71,7 @@ def rebase_image(draw: st.DrawFn, world: World) -> RebaseImage:
     existing = [name for name in TARGETS if name in world.images]
     overlays = [name for name in existing if world.images[name].format == "qcow2"]
     image = pick(draw, overlays or existing or list(TARGETS))
-    if seldom(draw, 12):
+    if seldom(draw, 5):
         image = pick(draw, TARGETS)
     below = [name for name in TARGETS[: TARGETS.index(image)] if name in world.images]
     return RebaseImage(image=image, backing=pick(draw, [*below, None]))
@@ -141,6 +141,7 @@ def affordable(world: World, op: Operation) -> bool:
 def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """The next link of a chain: a write, an overlay on an earlier target, a backup into it."""
     disks = sited(world)
+    disks = [n for n in disks if world.size(world.nodes[n]) > JOB_CLUSTER] or disks
     if not disks:
         return (backup_action(draw, world),)
     node = pick(draw, disks)

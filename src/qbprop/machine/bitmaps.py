@@ -38,7 +38,7 @@ def sited(world: State) -> list[str]:
 def bitmap_reference(draw: st.DrawFn, world: State) -> tuple[str, str]:
     """A disk and a bitmap of it, seldom one that does not exist."""
     disks = sited(world)
-    if not disks or seldom(draw, 12):
+    if not disks or seldom(draw, 8):
         return reference(draw, world), pick(draw, BITMAPS + BAD_BITMAPS)
     node = pick(draw, disks)
     name = pick(draw, sorted(world.nodes[node].bitmaps))

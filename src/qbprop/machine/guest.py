@@ -38,7 +38,7 @@ def request(draw: st.DrawFn, world: World) -> Operation:
     node = find(world, ref)
     kind = pick(draw, KINDS)
     if kind == "flush":
-        return Flush(node=ref)
+        return Flush(node=reference(draw, world, 12))
     offset, length = (0, SECTOR) if node is None else byte_range(draw, world, node)
     match kind:
         case "write":
@@ -64,10 +64,10 @@ def writes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 def guest_io(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """Any guest activity; seldom a compressed write or a resize."""
-    match below(draw, 8):
-        case 7:
-            return (resize(draw, world),)
+    match below(draw, 7):
         case 6:
+            return (resize(draw, world),)
+        case 5:
             return (write_compressed(draw, world),)
         case _:
             return requests(draw, world)
@@ -100,7 +100,7 @@ def resize(draw: st.DrawFn, world: World) -> Resize:
     if node is None:
         return Resize(node=ref, size=65536)
     image, old = world.images[node.image], world.size(node)
-    if seldom(draw, 10):
+    if seldom(draw, 6):
         odd = (
             [(1 << 63) - 1, old + 1000]
             if image.format == "raw"

@@ -29,7 +29,7 @@ def sizes(draw: st.DrawFn, cluster: int) -> int:
     """A disk's size in bytes, a multiple of 512: mostly small and awkward."""
     if seldom(draw, 40):
         return pick(draw, HUGE)
-    grain = pick(draw, (65536, 65536, cluster, 1 << 20, 64 * SECTOR, SECTOR))
+    grain = pick(draw, (65536, 65536, 1 << 20, 65536, cluster, 1 << 18, 64 * SECTOR, SECTOR))
     size = (1 + below(draw, max(1, min(SMALL // grain, 40)))) * grain
     size += pick(draw, [0, 0, SECTOR, -SECTOR, 3 * SECTOR])
     return min(max(size, SECTOR), SMALL)
@@ -45,8 +45,8 @@ def patterns(draw: st.DrawFn, size: int) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
-    """One image. It may hold data already."""
+def layers(draw: st.DrawFn, size: int | None = None, *, legal: bool = True) -> Layer:
+    """One image, which may hold data already; unless ``legal``, seldom one that is refused."""
     raw = seldom(draw, 4)
     cluster = 65536 if raw else pick(draw, CLUSTERS)
     if size is None:
@@ -57,19 +57,21 @@ def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
     if size > SMALL:
         cluster = max(cluster, 65536)
     compat = pick(draw, COMPATS)
-    extended = (cluster >= 16384 and compat == "1.1" and seldom(draw, 6)) or seldom(draw, 60)
+    extended = cluster >= 16384 and compat == "1.1" and seldom(draw, 6)
+    if not legal and seldom(draw, 12):
+        compat, extended = "0.10", True
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended, data=data_in)
 
 
-def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
-    """A disk in the first empty slot."""
+def add_disk(draw: st.DrawFn, world: World, *, legal: bool = False) -> AddDisk:
+    """A disk in the first empty slot; unless ``legal``, seldom one that is refused."""
     slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
-    chain = [layers(draw)]
+    chain = [layers(draw, legal=legal)]
     while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4):
         other = None if seldom(draw, 2) else chain[0].size
         chain.append(layers(draw, other))
     discard = pick(draw, DISCARDS)
-    unmaps = discard == "unmap" or seldom(draw, 60)
+    unmaps = discard == "unmap" or (not legal and seldom(draw, 6))
     return AddDisk(
         node=NODES[slot],
         layers=tuple(chain),
@@ -84,7 +86,7 @@ def topology(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     scratch = world.copy()
     found: list[Operation] = []
     for _ in range(1 + pick(draw, [0, 0, 1, 2])):
-        disk = add_disk(draw, scratch)
+        disk = add_disk(draw, scratch, legal=not found)
         found.append(disk)
         try:
             refused = scratch.apply(disk).refusal is not None
