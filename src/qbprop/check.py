@@ -173,7 +173,8 @@ def check_bitmaps(
                 which = CountFinding if field == "count" else FieldsFinding
                 where = f"{node}, bitmap {key!r}: {field}"
                 aspect = direction(a, b) if field == "count" else field
-                raise which(name, aspect, f"{where} {a}", f"{where} {b}")
+                which_bitmap = (node, key) if field == "count" else None
+                raise which(name, aspect, f"{where} {a}", f"{where} {b}", bitmap=which_bitmap)
 
 
 def direction(due: int, came: int) -> str:
@@ -191,6 +192,7 @@ def check_digests(name: str, expected: Expectation, observed: Observation) -> No
                 "digest",
                 f"{node}, bitmap {bitmap!r}: {due}",
                 f"{node}, bitmap {bitmap!r}: {came}",
+                bitmap=(node, bitmap),
             )
 
 

@@ -196,6 +196,7 @@ def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -
         wanted = read_trace(trace)
         lab = Lab(find_binaries(qemu))
         with lab.session() as session:
+            session.explain = True
             click.echo(f"QEMU {session.driver.version}, guest I/O by {session.driver.transport}")
             try:
                 finding = play(

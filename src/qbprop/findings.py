@@ -20,6 +20,7 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     the end of an example), ``aspect`` the reason or field, free of sizes, names, seeds and
     versions. Behind a hazard (:mod:`qbprop.hazards`) ``operation`` is the hazard, ``aspect``
     empty, and ``symptom`` the title that the finding would have had.
+    ``bitmap`` is the (node, bitmap) whose dirty clusters are wrong.
     ``expected`` and ``observed`` are texts for people. ``step`` counts from 1;
     ``trace`` is every operation up to and including that step.
     """
@@ -33,6 +34,7 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     step: int = 0
     trace: tuple[Operation, ...] = ()
     symptom: str = ""
+    bitmap: tuple[str, str] | None = None
 
     @property
     def id(self) -> str:

@@ -38,7 +38,7 @@ class Hazard:
 
 
 EMPTY_MERGE = Hazard("a merge of nothing", frozenset({"crash", "reply"}))
-FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash"}))
+FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash", "fields"}))
 ALWAYS_UNDONE = Hazard("undoing a backup with mode always", frozenset({"count", "dirty-set"}))
 ALWAYS_STALE = Hazard(
     "undoing what came before a backup with mode always", frozenset(KINDS), lasting=True

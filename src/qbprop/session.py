@@ -19,6 +19,7 @@ from qbprop.findings import (
 )
 from qbprop.hazards import Hazards
 from qbprop.qemu.driver import Driver
+from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
 from qbprop.qemu.process import QemuDied, QemuGone
 from qbprop_model.expectation import Contents, Expectation
@@ -66,13 +67,20 @@ Observer = Callable[[Step], None]
 class Session:
     """Performs operations on QEMU and in the model, and checks each.
 
-    ``observer`` is told of every step that agreed. ``rules`` is the model to judge by.
+    ``observer`` is told of every step that agreed. ``rules`` is the model to judge by. With
+    ``explain`` a finding of wrong bits names the byte ranges that differ.
     """
 
     def __init__(
-        self, driver: Driver, rules: Rules | None = None, *, observer: Observer | None = None
+        self,
+        driver: Driver,
+        rules: Rules | None = None,
+        *,
+        observer: Observer | None = None,
+        explain: bool = False,
     ) -> None:
         self.driver = driver
+        self.explain = explain
         self.rules = rules or Rules()
         self.observer = observer
         self.world = World(self.rules)
@@ -169,7 +177,18 @@ class Session:
             return CrashFinding(name, aspect, "QEMU lives", f"{gone}\n{gone.stderr[-4000:]}")
         return HangFinding(name, f"{type(gone).__name__}, {due}", "a reply in time", str(gone))
 
+    def _explain(self, finding: Finding, node: str, name: str) -> None:
+        observed = self.driver.dirty_ranges(node, name)
+        if observed is None:
+            return
+        world_node = self.world.nodes[node]
+        expected = world_node.bitmaps[name].dirty_ranges(self.world.size(world_node))
+        finding.expected += f"\nclean, but should be dirty: {show(subtract(expected, observed))}"
+        finding.observed += f"\ndirty, but should be clean: {show(subtract(observed, expected))}"
+
     def _placed(self, finding: Finding) -> Finding:
+        if self.explain and finding.bitmap is not None:
+            self._explain(finding, *finding.bitmap)
         hazard = self._hazards.explains(finding.kind)
         if hazard is not None:
             finding.symptom = finding.title

@@ -315,9 +315,9 @@ class NaiveWorld:
     def add(self, op: BitmapAdd) -> None:
         if (op.granularity or 0) > 2**32 - 1:
             raise RefusedNaively(Reason.GRANULARITY_OUT_OF_RANGE)
-        _, node = self.find(op.node, Reason.DEVICE_NOT_FOUND)
         if op.name == "":
             raise RefusedNaively(Reason.BITMAP_NAME_EMPTY)
+        _, node = self.find(op.node, Reason.DEVICE_NOT_FOUND)
         granularity = op.granularity
         if granularity is None:
             image = self.files.images[node.image]

@@ -21,9 +21,9 @@ NAME_LIMIT = 1023
 def _(op: BitmapAdd, world: State) -> Outcome:
     rules = world.rules
     check_arguments(op)
-    name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
     if not op.name:
         raise Refused(Reason.BITMAP_NAME_EMPTY)
+    name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
     granularity = op.granularity
     if granularity is None:
         image = world.images[node.image]

@@ -13,6 +13,7 @@ from typing import Literal, Self
 from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.contents import Difference
+from qbprop.qemu.explain import dirty_ranges
 from qbprop.qemu.features import Features
 from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.guest_hmp import HmpGuest
@@ -165,6 +166,15 @@ class Driver:
             if name in self._disks:
                 return self._reader.disk(name, expected)
             return self._reader.image(target_file(name), expected, through)
+
+    def dirty_ranges(self, node: str, bitmap: str) -> list[tuple[int, int]] | None:
+        """The byte ranges that QEMU holds for dirty, None if it does not tell; then `reset`.
+
+        Raises the gone exceptions.
+        """
+        self._tainted = True
+        process = self._process
+        return dirty_ranges(process.monitor, self._binaries.img, self._folder, node, bitmap)
 
     def check_image(self, name: str) -> str | None:
         """What ``qemu-img check`` finds wrong with an image, named as in `differences`.

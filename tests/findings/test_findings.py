@@ -1,0 +1,60 @@
+"""Each bug of QEMU that is written down, performed: the day that QEMU behaves, its test fails."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from qbprop import hazards
+from qbprop.campaign.known import known_ids, shipped_known
+from qbprop.findings import KINDS
+from qbprop.hazards import Hazard
+from qbprop.lab import Lab
+from qbprop.qemu.binaries import find_binaries
+from qbprop.replay import play
+from qbprop.trace import read_trace
+
+TRACES = sorted(Path(__file__).parent.glob("*.jsonl"))
+ROOT = Path(__file__).parents[2]
+HANG_SECONDS = 2.0
+"""How long QEMU may be silent here: it never comes back."""
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_the_bug_is_still_there(path: Path, pytestconfig: pytest.Config) -> None:
+    trace = read_trace(path)
+    assert trace.header.finding is not None
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")), timeout=HANG_SECONDS)
+    with lab.session() as session:
+        version = session.driver.version
+        if trace.header.finding.id not in known_ids(shipped_known(), version):
+            pytest.skip(f"QEMU {version} is not known to have this bug")
+        finding = play(session, trace.examples)
+    assert finding is not None, f"QEMU {version} behaves: narrow the versions in known.toml"
+    assert finding.id == trace.header.finding.id
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_no_operation_can_be_left_out(path: Path, pytestconfig: pytest.Config) -> None:
+    trace = read_trace(path)
+    assert trace.header.finding is not None
+    (operations,) = trace.examples
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")), timeout=HANG_SECONDS)
+    with lab.session() as session:
+        for index in range(len(operations)):
+            shorter = operations[:index] + operations[index + 1 :]
+            finding = play(session, [shorter])
+            assert finding is None or finding.id != trace.header.finding.id
+
+
+def test_every_known_id_is_that_of_a_hazard_and_is_written_down() -> None:
+    labels = [value for value in vars(hazards).values() if isinstance(value, Hazard)]
+    ids = {KINDS[kind](hazard.label, "", "", "").id for hazard in labels for kind in hazard.kinds}
+    for entry in shipped_known():
+        assert entry.id in ids, entry.title
+        assert (ROOT / entry.document).is_file(), entry.document
+
+
+def test_no_id_is_listed_twice() -> None:
+    listed = tomllib.loads((ROOT / "src/qbprop/known.toml").read_text())["finding"]
+    assert len({entry["id"] for entry in listed}) == len(listed)
