@@ -15,7 +15,7 @@ from qbprop_model.data import Bytes, Stamp
 from qbprop_model.operations import Layer, Pattern
 
 MIB = 1 << 20
-SIZES = [0, 1, 512, 1000, 4096, 65536 + 512, MIB, 5 * MIB + 512, 20 * MIB, 1 << 30, 3 << 40]
+SIZES = [0, 512, 1024, 4096, 65536 + 512, MIB, 5 * MIB + 512, 20 * MIB, 1 << 30, 3 << 40]
 SHAPES = [
     Layer(size=0),
     Layer(size=0, compat="0.10"),
@@ -86,7 +86,7 @@ def test_what_is_refused_leaves_no_file(images: Images, tmp_path: Path) -> None:
     images.make(MakeImage("a.img", Layer(size=MIB)))
     for refused in (
         Layer(size=MIB, compat="0.10", extended_l2=True),
-        Layer(size=2**63 - 1, format="raw"),
+        Layer(size=2**63 - 512, format="raw"),
         Layer(size=MIB, data=(Pattern(offset=MIB, length=1, fill=1),)),
         Layer(size=MIB, format="raw", data=(Pattern(offset=MIB, length=1, fill=1),)),
     ):

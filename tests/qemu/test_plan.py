@@ -77,7 +77,7 @@ def test_an_action_that_is_no_operation_has_no_plan() -> None:
 
 
 def test_a_chain_is_made_from_the_bottom_up() -> None:
-    layers = (op.Layer(size=5), op.Layer(size=6, format="raw"))
+    layers = (op.Layer(size=512), op.Layer(size=1024, format="raw"))
     made = plan(op.AddDisk(node="drive1", layers=layers, discard="unmap"))
     assert made.prepare == (
         (MakeImage("drive1.1.img", layers[1]), None),

@@ -112,7 +112,7 @@ CASES: list[Case] = [
     (Reason.PAST_END, "", [DISK, compressed(MIB, 65536)]),
     (Reason.NOT_SUPPORTED, "", [disk("drive0", format="raw"), compressed(0, 65536)]),
     (Reason.NOT_ALIGNED, "", [DISK, compressed(512, 65536)]),
-    (Reason.NOT_ALIGNED, "", [DISK, compressed(1, 65536)]),
+    (Reason.NOT_SECTOR_ALIGNED, "", [DISK, compressed(1, 65536)]),
     (Reason.ALREADY_ALLOCATED, "", [DISK, compressed(0, 65536), compressed(0, 65536)]),
     (Reason.SIZE_NOT_ALIGNED, "", [DISK, op.Resize(node="drive0", size=1000)]),
     (Reason.SIZE_TOO_LARGE, "", [DISK, op.Resize(node="drive0", size=1 << 62)]),
@@ -120,7 +120,7 @@ CASES: list[Case] = [
     (
         Reason.SIZE_TOO_LARGE,
         "",
-        [disk("drive0", format="raw"), op.Resize(node="drive0", size=1 << 62)],
+        [disk("drive0", format="raw"), op.Resize(node="drive0", size=op.SIZE_LIMIT)],
     ),
     (
         Reason.GROW_UNSUPPORTED,
@@ -170,7 +170,7 @@ CASES: list[Case] = [
     (Reason.IMAGE_REFUSED, "", [image(extended_l2=True, compat="0.10")]),
     (Reason.IMAGE_REFUSED, "", [image(extended_l2=True, cluster_size=4096)]),
     (Reason.IMAGE_REFUSED, "", [image(size=1 << 40, cluster_size=512)]),
-    (Reason.IMAGE_REFUSED, "", [image(size=op.SIZE_LIMIT)]),
+    (Reason.IMAGE_REFUSED, "", [image(size=1 << 62)]),
     (
         Reason.IMAGE_REFUSED,
         "",

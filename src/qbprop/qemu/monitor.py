@@ -203,6 +203,7 @@ class Monitor:
         if self._loop.is_closed():
             return
         self._gone = QemuSilent("the monitor is closed", 0)
+        self._client.stop_when(lambda: False, lambda: None)
         try:
             self._loop.run_until_complete(self._client.abort())
         finally:
