@@ -228,10 +228,10 @@ class Monitor:
         while not (met() or client.lost or client.flood or loop.time() >= deadline):
             loop.run_forever()
         timer.cancel()
-        if met():
-            self._gone = None
-        elif client.flood is not None:
+        if client.flood is not None:
             self._gone = client.flood
+        elif met():
+            self._gone = None
         elif client.lost:
             self._gone = self._died()
         else:
