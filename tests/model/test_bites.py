@@ -190,7 +190,7 @@ WRONG: list[tuple[type[Rules], Strategy]] = [
 
 @pytest.mark.parametrize(("wrong", "operations"), WRONG)
 def test_a_wrong_rule_is_noticed(wrong: type[Rules], operations: Strategy) -> None:
-    @settings(checked(400), phases=[Phase.generate], report_multiple_bugs=False)
+    @settings(checked(1500), phases=[Phase.generate], report_multiple_bugs=False)
     @given(operations)
     def agree(found: list[Operation]) -> None:
         compare(found, wrong())
