@@ -45,6 +45,7 @@ ALWAYS_STALE = Hazard(
 )
 GROUP_UNDONE = Hazard("undoing a group of backups", frozenset({"hang"}))
 FILTER_BACKUP = Hazard("undoing a backup of a job's filter", frozenset(KINDS), lasting=True)
+TWO_BACKUPS = Hazard("two backups of one disk that end at once", frozenset({"crash", "hang"}))
 COMPRESSED_REUSE = Hazard(
     "a compressed write behind a freed compressed cluster",
     frozenset(KINDS) - {"count", "dirty-set", "fields", "hang"},
@@ -78,6 +79,8 @@ class Hazards:
         actions = operation.actions if isinstance(operation, Transaction) else (operation,)
         if isinstance(operation, Transaction) and expected.refusal is not None:
             yield from _undone(operation, expected, before)
+        elif len(_sources(actions, before)) > len(set(_sources(actions, before))):
+            yield TWO_BACKUPS
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE
         if isinstance(operation, WriteCompressed):
@@ -86,13 +89,19 @@ class Hazards:
                 yield COMPRESSED_REUSE
 
 
+def _sources(actions: Sequence[Operation], before: World) -> list[str]:
+    """The nodes that the backups among some actions read, in order."""
+    backups = (action for action in actions if isinstance(action, DriveBackup | BlockdevBackup))
+    return [before.roots.get(backup.node, backup.node) for backup in backups]
+
+
 def _undone(operation: Transaction, expected: Expectation, before: World) -> Iterator[Hazard]:
     """What a transaction provokes that must be rolled back."""
     refusal = expected.refusal
     assert refusal is not None
     reached = operation.actions[: refusal.position + 1]
     backups = [a for a in reached if isinstance(a, DriveBackup | BlockdevBackup)]
-    nodes = [before.roots.get(backup.node, backup.node) for backup in backups]
+    nodes = _sources(backups, before)
     if refusal.action == "bitmap_enable":
         yield FAILED_ENABLE
     if operation.grouped and len(expected.jobs) > 1:

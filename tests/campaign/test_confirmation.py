@@ -52,12 +52,25 @@ def test_a_finding_that_needs_history_keeps_the_examples_it_needs(tmp_path: Path
     assert confirmed.rate == 1.0
 
 
-def test_a_racy_finding_states_its_rate_and_keeps_its_trace(tmp_path: Path) -> None:
+def test_a_racy_finding_states_its_rate_and_is_reduced_to_what_it_needs(tmp_path: Path) -> None:
     turns = cycle([False, True, False, False])
-    entry = entry_of(tmp_path)
-    confirmed = replayed(entry, shown_if(lambda _: next(turns)))
-    assert confirmed.examples == (flushes(6),)
+
+    def now_and_then(examples: Examples) -> bool:
+        return next(turns) and {NEEDED, OTHER} <= set(examples[-1])
+
+    confirmed = replayed(entry_of(tmp_path), shown_if(now_and_then))
+    assert confirmed.examples == ((NEEDED, OTHER),)
     assert confirmed.rate == pytest.approx(0.25, abs=1 / RACY_TRIES)
+
+
+def test_a_racy_finding_that_only_a_reused_qemu_shows_shorter_keeps_its_trace(
+    tmp_path: Path,
+) -> None:
+    turns = cycle([False, True])
+    fresh = shown_if(lambda examples: next(turns) and len(examples[-1]) == 6)
+    confirmed = confirm(entry_of(tmp_path), fresh, shown_if(lambda _: True))
+    assert confirmed.examples == (flushes(6),)
+    assert confirmed.rate == pytest.approx(0.5, abs=1 / RACY_TRIES)
 
 
 def test_a_finding_that_never_comes_back_is_kept(tmp_path: Path) -> None:

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
 from tests.campaign.machines import ForgetsPartialCluster, SmallMachine, run
 
 from qbprop.campaign.known import KnownFinding
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.lab import Lab
+from qbprop.machine import drawn, step_rule
 from qbprop.qemu.binaries import find_binaries
 from qbprop.replay import play
 from qbprop.session import Session
 from qbprop.trace import read_trace
 from qbprop_model.operations import AddDisk, BitmapAdd, Operation, Write
 from qbprop_model.rules import Rules
+from qbprop_model.world import World
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +176,31 @@ def test_a_failure_of_qbprop_itself_ends_the_campaign_with_one_line(tmp_path: Pa
     assert "by design" in (tmp_path / "error.txt").read_text()
     assert read_trace(tmp_path / "error.jsonl").length > 0
     assert json.loads((tmp_path / "campaign.json").read_text())["status"] == "failed"
+
+
+class BrokenDraws(SmallMachine):
+    """A machine of which a draw fails."""
+
+    draws = 0
+
+    @staticmethod
+    def failing(_: st.DrawFn, __: World) -> Operation:
+        """Fail, and count how often."""
+        BrokenDraws.draws += 1
+        raise ZeroDivisionError("by design")
+
+    @step_rule
+    @rule(op=drawn(failing))
+    def broken_rule(self, op: Operation) -> None:
+        """Never gets here."""
+        self.perform(op)
+
+
+def test_a_draw_that_fails_ends_the_campaign_at_once(tmp_path: Path) -> None:
+    with pytest.raises(QbpropError, match="ZeroDivisionError"):
+        run(tmp_path, machine=BrokenDraws)
+    assert "by design" in (tmp_path / "error.txt").read_text()
+    assert BrokenDraws.draws == 1
 
 
 def test_no_room_in_the_middle_is_no_finding(

@@ -1,5 +1,6 @@
 """A finding is replayed on a fresh QEMU before it is reported; a racy one states its rate."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ TRIES = 3
 
 RACY_TRIES = 20
 """Replays that tell the rate of one that is not."""
+
+MISSED = 0.05
+"""How often a shorter sequence may be given up although it shows a racy finding as often."""
+
+PATIENCE = 8
+"""Most replays of one shorter sequence of a racy finding."""
 
 CONFIRM_SECONDS = 30.0
 """Time for all replays of one finding. One is always finished."""
@@ -39,8 +46,8 @@ def confirm(
     """Replay what is known of a finding, alone and with what QEMU had done before.
 
     ``fresh`` plays on a new QEMU; ``reused`` may play on one that was reset, which is quicker.
-    A sequence that always shows the finding is made as short and simple as there is time for.
-    What never comes back keeps its trace as it was met, and has the rate 0.
+    A sequence that shows the finding is made as short and simple as there is time for. What
+    never comes back keeps its trace as it was met, and has the rate 0.
     """
     return _Confirming(entry, fresh, reused, time.monotonic() + seconds).run()
 
@@ -65,7 +72,7 @@ class _Confirming:
             if self._shows(whole, self._fresh):
                 return self._sure(whole, self._fresh)
         rate = self._rate(self._alone, RACY_TRIES)
-        return Confirmation(self._alone, self._last, rate)
+        return self._racy(rate) if rate else Confirmation(self._alone, self._last, rate)
 
     def _sure(self, examples: Examples, play: Play) -> Confirmation:
         before = self._last
@@ -73,6 +80,22 @@ class _Confirming:
             if self._shows(candidate, self._fresh):
                 return Confirmation(candidate, self._last, 1.0)
         return Confirmation(examples, before, self._rate(examples, RACY_TRIES))
+
+    def _racy(self, rate: float) -> Confirmation:
+        """Shorten what comes back in a share of the replays: each candidate has several."""
+        before = self._last
+        replays = min(PATIENCE, math.ceil(math.log(MISSED) / math.log(1 - rate)) if rate < 1 else 1)
+
+        def patient(examples: Examples) -> Finding | None:
+            shown = (self._shows(examples, self._reused) for _ in range(replays))
+            return self._last if any(shown) else None
+
+        shorter = self._simplified(self._alone, patient)
+        if shorter != self._alone:
+            rate_of_shorter = self._rate(shorter, RACY_TRIES)
+            if rate_of_shorter:
+                return Confirmation(shorter, self._last, rate_of_shorter)
+        return Confirmation(self._alone, before, rate)
 
     def _simplified(self, examples: Examples, play: Play) -> Examples:
         """Drop whole examples, then operations, then what makes operations complicated."""

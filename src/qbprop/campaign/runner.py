@@ -136,6 +136,7 @@ class Campaign:
             "session": session,
             "thorough": False,
             "watch": staticmethod(watch.before_step),
+            "broken": staticmethod(watch.breaks),
             "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
         }
         machine: type[MachineBase] = type("Campaign", (self._options.machine,), body)

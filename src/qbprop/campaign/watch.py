@@ -100,9 +100,16 @@ class Watch:
             yield
         except (Finding, InvalidOperationError):
             raise
-        except Exception as error:
-            self.broken, self.halted = error, True
-            raise Halt from error
+        except Exception as error:  # noqa: BLE001 - breaks raises
+            self.breaks(error)
+
+    def breaks(self, error: Exception) -> NoReturn:
+        """End the campaign: ``error`` is neither a finding nor the user's wish.
+
+        :raises Halt: always.
+        """
+        self.broken, self.halted = error, True
+        raise Halt from error
 
     @property
     def seconds(self) -> float:

@@ -1,8 +1,8 @@
 """The state machine: which operations may come next, drawn from the model alone.
 
-Each family of operations has a module that draws from it; the rules stand here, one for each
-family. Hypothesis switches rules off at random for whole examples, so every rule is a mixture
-that gets somewhere by itself, and most begin with guest writes.
+Each family of operations has a module that draws from it; the rules stand here. Hypothesis
+switches rules off at random for whole examples, so that each example has a character of its
+own; a rule that needs something to work on begins with guest writes.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from qbprop.machine import backups, bitmaps, guest, topology, transactions
+from qbprop.machine import backups, bitmaps, guest, refusals, start, topology, transactions
 from qbprop.machine.core import MachineBase, drawn, going_on, step_rule
 from qbprop_model.operations import NODES, Operation
 
@@ -24,9 +24,9 @@ class BlockMachine(MachineBase):
     the operations from ``self.world`` with :func:`drawn`, and hand them to ``self.perform``.
     """
 
-    @initialize(ops=drawn(topology.topology), depth=st.integers(0, 3))
+    @initialize(ops=drawn(start.start), depth=st.integers(0, 3))
     def start(self, ops: Iterable[Operation], depth: int) -> None:
-        """One to three disks, most with bitmaps."""
+        """Disks, bitmaps and targets to start with."""
         self.deep = self.thorough or depth == 0
         self.perform(ops)
 
@@ -37,25 +37,61 @@ class BlockMachine(MachineBase):
         self.perform(op)
 
     @step_rule
-    @rule(ops=drawn(guest.guest_io))
-    def guest_io(self, ops: Iterable[Operation]) -> None:
-        """Guest requests, compressed writes, resizes."""
+    @rule(ops=drawn(backups.backups))
+    def backup(self, ops: Iterable[Operation]) -> None:
+        """A backup of any kind."""
         self.perform(ops)
 
     @step_rule
-    @rule(ops=drawn(bitmaps.bitmap_command))
+    @rule(ops=drawn(guest.behind_writes, bitmaps.bitmap_command))
     def bitmap_command(self, ops: Iterable[Operation]) -> None:
-        """Add, clear, enable, disable, remove or merge bitmaps."""
+        """Add, clear, enable, disable or remove a bitmap."""
         self.perform(ops)
 
     @step_rule
-    @rule(ops=drawn(transactions.transactions))
+    @rule(ops=drawn(guest.behind_writes, bitmaps.merge))
+    def bitmap_merge(self, ops: Iterable[Operation]) -> None:
+        """Merge bitmaps."""
+        self.perform(ops)
+
+    @step_rule
+    @rule(ops=drawn(guest.requests))
+    def guest_io(self, ops: Iterable[Operation]) -> None:
+        """Guest requests."""
+        self.perform(ops)
+
+    @step_rule
+    @rule(ops=drawn(backups.incremental))
+    def incremental(self, ops: Iterable[Operation]) -> None:
+        """The next link of a chain of incremental backups."""
+        self.perform(ops)
+
+    @step_rule
+    @rule(ops=drawn(refusals.refusals))
+    def refusals(self, ops: Iterable[Operation]) -> None:
+        """What QEMU must refuse."""
+        self.perform(ops)
+
+    @step_rule
+    @rule(op=drawn(guest.resize))
+    def resize(self, op: Operation) -> None:
+        """Grow or shrink a disk."""
+        self.perform(op)
+
+    @step_rule
+    @rule(op=drawn(backups.target))
+    def target(self, op: Operation) -> None:
+        """Another image to back up into, or another backing file for one."""
+        self.perform(op)
+
+    @step_rule
+    @rule(ops=drawn(guest.behind_writes, transactions.transaction))
     def transaction(self, ops: Iterable[Operation]) -> None:
         """A transaction of bitmap commands and backups."""
         self.perform(ops)
 
     @step_rule
-    @rule(ops=drawn(backups.backups))
-    def backup(self, ops: Iterable[Operation]) -> None:
-        """Backups of any kind, and the images they are written to."""
-        self.perform(ops)
+    @rule(op=drawn(guest.write_compressed))
+    def write_compressed(self, op: Operation) -> None:
+        """A compressed write."""
+        self.perform(op)

@@ -1,39 +1,44 @@
 """Backups and the images they are written to."""
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
-from qbprop.machine.bitmaps import sited
+from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import (
     COPY_LIMIT,
     JOB_CLUSTER,
     SECTOR,
     below,
-    find,
+    named,
     pick,
-    reference,
+    present,
     seldom,
+    sited,
 )
-from qbprop.machine.guest import writes
+from qbprop.machine.guest import behind_writes
 from qbprop.machine.topology import CLUSTERS, COMPATS
+from qbprop_model.bitmap import Bitmap
 from qbprop_model.operations import (
-    BITMAPS,
     JOBS,
     TARGETS,
     Backup,
+    BitmapMode,
     BlockdevBackup,
     CreateImage,
     DriveBackup,
+    Format,
     Layer,
     Operation,
     RebaseImage,
     Write,
 )
-from qbprop_model.state import Node
+from qbprop_model.state import State
 from qbprop_model.world import World
 
-MODES = ("on-success", "always", "never")
+MODES: tuple[BitmapMode, ...] = ("on-success", "always", "never")
 
 
 def target_layer(draw: st.DrawFn, size: int) -> Layer:
@@ -48,88 +53,100 @@ def target_layer(draw: st.DrawFn, size: int) -> Layer:
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended)
 
 
-def create_image(draw: st.DrawFn, world: World, size: int | None = None) -> CreateImage:
-    """A fresh target, often backed by an earlier one."""
+def create_image(draw: st.DrawFn, world: State, size: int | None = None) -> CreateImage:
+    """A fresh target, by default of the size of a disk, often backed by an earlier target."""
     if size is None:
-        name = pick(draw, list(world.nodes))
-        size = world.size(world.nodes[name])
-        if seldom(draw, 15):
-            size += pick(draw, [512, 65536])
+        size = world.size(world.nodes[pick(draw, present(world))])
     layer = target_layer(draw, size)
-    if seldom(draw, 12):
-        layer = Layer(size=size, cluster_size=512, extended_l2=True)
-    image = pick(draw, TARGETS)
-    below = [name for name in TARGETS[: TARGETS.index(image)] if name in world.images]
-    backing = None
-    if below and (layer.format == "qcow2" or seldom(draw, 8)):
-        backing = pick(draw, [None, *below])
-    return CreateImage(image=image, layer=layer, backing=backing)
+    image = pick(draw, _unused(world))
+    return CreateImage(image=image, layer=layer, backing=backing(draw, world, image, layer.format))
 
 
-def rebase_image(draw: st.DrawFn, world: World) -> RebaseImage:
-    """Another backing file for a target that mostly exists."""
-    existing = [name for name in TARGETS if name in world.images]
-    overlays = [name for name in existing if world.images[name].format == "qcow2"]
-    image = pick(draw, overlays or existing or list(TARGETS))
-    if seldom(draw, 5):
-        image = pick(draw, TARGETS)
-    below = [name for name in TARGETS[: TARGETS.index(image)] if name in world.images]
-    return RebaseImage(image=image, backing=pick(draw, [*below, None]))
+def backing(draw: st.DrawFn, world: State, image: str, format_: str = "qcow2") -> str | None:
+    """What may back a target: often nothing."""
+    earlier = [name for name in TARGETS[: TARGETS.index(image)] if name in world.images]
+    return pick(draw, [*earlier, None]) if format_ == "qcow2" else None
 
 
-def modes(draw: st.DrawFn, node: Node) -> dict[str, Any]:
-    """Sync mode, bitmap and bitmap mode; seldom a combination that is refused."""
-    if seldom(draw, 10):
-        bitmap = pick(draw, [None, *node.bitmaps, *BITMAPS[:2]])
-        sync = pick(draw, ["full", "top", "incremental", "bitmap", "none"])
-        mode = pick(draw, [None, *MODES])
-        if sync == "none" and (bitmap is None and mode is None):
-            mode = "never"
-        return {"sync": sync, "bitmap": bitmap, "bitmap_mode": mode}
-    if not node.bitmaps or seldom(draw, 5):
-        if not node.bitmaps or seldom(draw, 2):
-            return {"sync": pick(draw, ["full", "top"])}
-        bitmap = pick(draw, sorted(node.bitmaps))
-        sync = pick(draw, ["full", "top"])
+def target(draw: st.DrawFn, world: State) -> Operation:
+    """A fresh target, or another backing file for one."""
+    overlays = [n for n in TARGETS if n in world.images and world.images[n].format == "qcow2"]
+    if not overlays or seldom(draw, 2):
+        return create_image(draw, world)
+    image = pick(draw, overlays)
+    return RebaseImage(image=image, backing=backing(draw, world, image))
+
+
+def partly_dirty(bitmaps: Mapping[str, Bitmap]) -> list[str]:
+    """The bitmaps that have dirty bits and clean ones; where none has both, all of them."""
+    partly = [
+        name
+        for name, bitmap in sorted(bitmaps.items())
+        if 0 < np.count_nonzero(bitmap.bits) < len(bitmap.bits)
+    ]
+    return partly or sorted(bitmaps)
+
+
+def modes(draw: st.DrawFn, bitmaps: Mapping[str, Bitmap]) -> dict[str, Any]:
+    """Sync mode, bitmap and bitmap mode."""
+    if not bitmaps or seldom(draw, 10):
+        return {"sync": pick(draw, ("full", "top"))}
+    bitmap = pick(draw, sorted(bitmaps) if seldom(draw, 3) else partly_dirty(bitmaps))
+    if seldom(draw, 8):
+        sync = pick(draw, ("full", "top"))
         return {"sync": sync, "bitmap": bitmap, "bitmap_mode": pick(draw, MODES[:2])}
-    bitmap = pick(draw, sorted(node.bitmaps))
     if seldom(draw, 2):
         return {"sync": "incremental", "bitmap": bitmap}
     return {"sync": "bitmap", "bitmap": bitmap, "bitmap_mode": pick(draw, MODES)}
 
 
-def backup_action(draw: st.DrawFn, world: World, job: str = JOBS[0]) -> Backup:
-    """One backup; whether its target exists is up to the moment, mostly it does."""
-    disks = sited(world)
-    ref = pick(draw, disks) if disks and not seldom(draw, 5) else reference(draw, world)
-    node = find(world, ref)
-    if node is not None and node.drive is not None and seldom(draw, 2):
-        ref = node.drive
-    size = world.size(node) if node is not None else 0
-    given = modes(draw, node) if node is not None else {"sync": "full"}
-    job_id = job if not seldom(draw, 12) else None
-    fitting = [n for n in TARGETS if n in world.images and world.images[n].size == size]
-    existing = [n for n in TARGETS if n in world.images]
-    compress = seldom(draw, 6)
-    if (fitting and not seldom(draw, 4)) or seldom(draw, 15):
-        target = pick(draw, fitting or existing or list(TARGETS))
-        if existing and seldom(draw, 12):
-            target = pick(draw, existing)
-        if seldom(draw, 2):
-            return BlockdevBackup(node=ref, target=target, job=job_id, compress=compress, **given)
-        format_ = world.images[target].format if target in world.images else "qcow2"
-        if format_ == "raw" and seldom(draw, 10):
-            format_ = "qcow2"
-        return DriveBackup(
-            node=ref, target=target, job=job_id, compress=compress, mode="existing",
-            format=format_, **given,
-        )  # fmt: skip
-    free = [name for name in TARGETS if name not in world.images] or list(TARGETS)
-    target = pick(draw, free if not seldom(draw, 5) else list(TARGETS))
-    format_ = pick(draw, ["qcow2", "qcow2", "raw"])
-    return DriveBackup(
-        node=ref, target=target, job=job_id, compress=compress, format=format_, **given
-    )
+def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A backup of any kind, or the next link of a chain."""
+    return incremental(draw, world) if seldom(draw, 3) else behind_writes(draw, world, backup)
+
+
+def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Backup:
+    """A backup that can run ``beside`` others: of any kind, to any target."""
+    name = pick(draw, sited(world) or present(world))
+    node, ref = world.nodes[name], named(draw, world, name)
+    if ref == node.drive and any(other.node in (name, ref) for other in beside):
+        ref = name
+    used = {other.target for other in beside}
+    taken = {other.bitmap for other in beside}
+    job = JOBS[min(len(beside), len(JOBS) - 1)]
+    given: dict[str, Any] = {
+        "node": ref,
+        "job": None if ref == node.drive and seldom(draw, 8) else job,
+        "compress": seldom(draw, 6),
+        **modes(draw, {name: node.bitmaps[name] for name in node.bitmaps if name not in taken}),
+    }
+    fitting = [n for n in _existing(world) if world.images[n].size == world.size(node)]
+    fitting = [n for n in fitting if n not in used]
+    if fitting and not seldom(draw, 3):
+        return into(draw, world, pick(draw, fitting), given)
+    free = [n for n in _unused(world) if n not in used] or _unused(world)
+    free = [n for n in free if n not in world.images] or free
+    format_: Format = "raw" if not given["compress"] and seldom(draw, 4) else "qcow2"
+    return DriveBackup(target=pick(draw, free), format=format_, **given)
+
+
+def into(draw: st.DrawFn, world: State, target: str, given: dict[str, Any]) -> Backup:
+    """A backup into a file that exists, by either command."""
+    format_ = world.images[target].format
+    given["compress"] = given.get("compress", False) and format_ != "raw"
+    if seldom(draw, 2):
+        return BlockdevBackup(target=target, **given)
+    return DriveBackup(target=target, mode="existing", format=format_, **given)
+
+
+def _unused(world: State) -> list[str]:
+    """The slots whose image, if there is one, backs no other."""
+    backing = {image.backing for image in world.images.values()}
+    return [name for name in TARGETS if name not in backing]
+
+
+def _existing(world: State) -> Iterator[str]:
+    return (name for name in TARGETS if name in world.images)
 
 
 def affordable(world: World, op: Operation) -> bool:
@@ -139,47 +156,22 @@ def affordable(world: World, op: Operation) -> bool:
 
 
 def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """The next link of a chain: a write, an overlay on an earlier target, a backup into it."""
-    disks = sited(world)
-    disks = [n for n in disks if world.size(world.nodes[n]) > JOB_CLUSTER] or disks
-    if not disks:
-        return (backup_action(draw, world),)
-    node = pick(draw, disks)
-    size = world.size(world.nodes[node])
+    """The next link of a chain: a write, an overlay on an earlier target, a backup into it.
+
+    The disk is larger than a job cluster where there is such a disk, so that the backup
+    mostly copies a part of it.
+    """
+    disks = [n for n in present(world) if world.size(world.nodes[n]) > JOB_CLUSTER]
+    name = pick(draw, [n for n in sited(world) if n in disks] or disks or present(world))
+    node, size = world.nodes[name], world.size(world.nodes[name])
+    if not node.bitmaps:
+        return (bitmap_add(draw, world, name),)
     offset = below(draw, size // JOB_CLUSTER + 1) * JOB_CLUSTER
-    write = Write(
-        node=node, offset=offset, length=min(SECTOR, size - offset), stamp=below(draw, 64)
-    )
+    write = Write(node=name, offset=offset, length=min(SECTOR, size - offset), stamp=0)
     create = create_image(draw, world, size)
-    bitmap = pick(draw, sorted(world.nodes[node].bitmaps))
-    if seldom(draw, 2):
-        return (
-            write,
-            create,
-            BlockdevBackup(node=node, target=create.image, sync="incremental", bitmap=bitmap),
-        )
-    return (
-        write,
-        create,
-        DriveBackup(
-            node=node,
-            target=create.image,
-            sync="incremental",
-            bitmap=bitmap,
-            mode="existing",
-            format=create.layer.format,
-        ),
-    )
-
-
-def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """A backup, a link of a chain, or another change to a target; often behind guest writes."""
-    overlay = any(world.images[n].format == "qcow2" for n in TARGETS if n in world.images)
-    kind = below(draw, 12)
-    if kind < 5:
-        return incremental(draw, world)
-    if kind < 9:
-        return (*writes(draw, world), backup_action(draw, world))
-    if kind < 11 and (overlay or seldom(draw, 10)):
-        return (rebase_image(draw, world),)
-    return (create_image(draw, world),)
+    scratch = world.copy()
+    scratch.apply(write)
+    scratch.apply(create)
+    bitmap = pick(draw, partly_dirty(scratch.nodes[name].bitmaps))
+    given = {"node": name, "sync": "incremental", "bitmap": bitmap}
+    return (write, create, into(draw, scratch, create.image, given))

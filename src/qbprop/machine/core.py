@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from qbprop.findings import Finding
@@ -25,7 +26,13 @@ Drawn = Operation | Iterable[Operation]
 @st.composite
 def _drawn(draw: st.DrawFn, choose: Callable[..., Drawn], args: tuple[Any, ...]) -> Drawn:
     machine: MachineBase = draw(st.runner())
-    return choose(draw, machine.world, *args)
+    try:
+        return choose(draw, machine.world, *args)
+    except HypothesisException:
+        raise
+    except Exception as error:
+        machine.broken(error)
+        raise
 
 
 def drawn(choose: Callable[..., Drawn], *args: Any) -> st.SearchStrategy[Drawn]:
@@ -68,6 +75,9 @@ class MachineBase(RuleBasedStateMachine):
 
     def watch(self) -> None:
         """Called before each operation; may raise to stop everything."""
+
+    def broken(self, error: Exception) -> None:
+        """Called when drawing failed, which is qbprop's mistake; may raise to stop everything."""
 
     def known(self, finding: Finding) -> bool:
         """Whether a finding ends the example instead of failing it."""

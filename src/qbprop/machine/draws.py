@@ -66,12 +66,14 @@ def named(draw: st.DrawFn, world: State, node: str) -> str:
     return node if drive is None else pick(draw, (node, drive))
 
 
-def reference(draw: st.DrawFn, world: State, one_in: int = 40) -> str:
-    """A disk, by either name; once in ``one_in`` a slot that is empty."""
-    empty = [name for name in NODES if name not in world.nodes]
-    if empty and one_in and seldom(draw, one_in):
-        return pick(draw, empty)
+def reference(draw: st.DrawFn, world: State) -> str:
+    """A disk, by either name."""
     return named(draw, world, pick(draw, present(world)))
+
+
+def sited(world: State) -> list[str]:
+    """The disks that have bitmaps."""
+    return [name for name in present(world) if world.nodes[name].bitmaps]
 
 
 def grains(world: State, node: Node) -> list[int]:
@@ -86,7 +88,7 @@ def grains(world: State, node: Node) -> list[int]:
 
 
 def byte_range(draw: st.DrawFn, world: State, node: Node) -> tuple[int, int]:
-    """``(offset, length)`` near an edge; seldom crossing the end of the disk, or past it."""
+    """``(offset, length)`` near an edge, within the disk."""
     size = world.size(node)
     grain = pick(draw, grains(world, node))
     last = size // grain
@@ -99,9 +101,6 @@ def byte_range(draw: st.DrawFn, world: State, node: Node) -> tuple[int, int]:
     offset = min(max(offset, 0), size)
     lengths = (SECTOR, grain, grain + SECTOR, 2 * grain, grain - SECTOR, 1, 3 * grain, 5000, 0)
     length = min(pick(draw, (*lengths, size - offset)), LENGTH_LIMIT)
-    if seldom(draw, 12):
-        start = size - pick(draw, (0, SECTOR, 1))
-        return min(max(offset, start), size), length + 1
     return offset, min(length, size - offset)
 
 

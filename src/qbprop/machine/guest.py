@@ -1,5 +1,7 @@
 """What guests do: reads, writes, zeroes, discards; and resizing their disks."""
 
+from collections.abc import Callable
+
 from hypothesis import strategies as st
 
 from qbprop.machine.draws import (
@@ -9,14 +11,13 @@ from qbprop.machine.draws import (
     below,
     byte_range,
     data,
-    find,
     named,
     pick,
     present,
-    reference,
     seldom,
 )
 from qbprop_model.bitmap import ceil_div
+from qbprop_model.disk import Alloc
 from qbprop_model.operations import (
     Discard,
     Flush,
@@ -29,17 +30,20 @@ from qbprop_model.operations import (
 )
 from qbprop_model.world import World
 
+SHRINK_LIMIT = 1 << 20
+"""Most clusters by which a qcow2 disk shrinks; QEMU visits each, whether it exists or not."""
+
 KINDS = ("write", "write", "write", "zeroes", "discard", "read", "flush")
 
 
 def request(draw: st.DrawFn, world: World) -> Operation:
     """One guest request."""
-    ref = reference(draw, world, 100)
-    node = find(world, ref)
+    name = pick(draw, present(world))
+    node, ref = world.nodes[name], named(draw, world, name)
     kind = pick(draw, KINDS)
     if kind == "flush":
-        return Flush(node=reference(draw, world, 12))
-    offset, length = (0, SECTOR) if node is None else byte_range(draw, world, node)
+        return Flush(node=ref)
+    offset, length = byte_range(draw, world, node)
     match kind:
         case "write":
             return Write(node=ref, offset=offset, length=length, **data(draw))
@@ -57,69 +61,49 @@ def requests(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     return tuple(request(draw, world) for _ in range(pick(draw, (1, 2, 3, 5))))
 
 
-def writes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """What a guest may have written before some other step: often nothing."""
-    return tuple(request(draw, world) for _ in range(pick(draw, (0, 1, 0, 2))))
-
-
-def guest_io(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """Any guest activity; seldom a compressed write or a resize."""
-    match below(draw, 7):
-        case 6:
-            return (resize(draw, world),)
-        case 5:
-            return (write_compressed(draw, world),)
-        case _:
-            return requests(draw, world)
+def behind_writes(
+    draw: st.DrawFn, world: World, choose: Callable[[st.DrawFn, World], Operation]
+) -> tuple[Operation, ...]:
+    """What ``choose`` returns, behind what a guest may have written: often nothing."""
+    before = tuple(request(draw, world) for _ in range(pick(draw, (0, 1, 0, 2))))
+    return (*before, choose(draw, world))
 
 
 def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:
-    """A compressed write, mostly of one whole cluster of a qcow2 disk."""
+    """A compressed write of whole clusters, mostly of one that is free, of a qcow2 disk."""
     able = [n for n in present(world) if world.images[world.nodes[n].image].format == "qcow2"]
-    ref = named(draw, world, pick(draw, able)) if able else reference(draw, world)
-    if seldom(draw, 15):
-        ref = reference(draw, world)
-    node = find(world, ref)
-    if node is None:
-        return WriteCompressed(node=ref, offset=0, length=65536, stamp=0)
-    image, size = world.images[node.image], world.size(node)
+    name = pick(draw, able or present(world))
+    node, size = world.nodes[name], world.size(world.nodes[name])
+    image = world.images[node.image]
     cluster = max(image.cluster_size, SECTOR)
-    if seldom(draw, 8):
-        offset, length = byte_range(draw, world, node)
-    else:
-        offset = below(draw, ceil_div(size, cluster)) * cluster
-        length = pick(draw, [1, 1, 2, 3]) * cluster
-    length = min(length, size - offset)
-    return WriteCompressed(node=ref, offset=offset, length=length, **data(draw))
+    clusters = ceil_div(size, cluster)
+    index = below(draw, clusters)
+    if not seldom(draw, 4):
+        spaces = [s for s, _, kind in image.alloc.runs(index * cluster) if kind is Alloc.NONE]
+        index = spaces[0] // cluster if spaces else index
+    length = pick(draw, (1, 1, 1, 2, 3)) * cluster
+    offset = min(index * cluster, size)
+    ref = named(draw, world, name)
+    return WriteCompressed(node=ref, offset=offset, length=min(length, size - offset), **data(draw))
 
 
 def resize(draw: st.DrawFn, world: World) -> Resize:
-    """Grow, shrink, same, to zero; seldom a size that is refused."""
-    ref = reference(draw, world)
-    node = find(world, ref)
-    if node is None:
-        return Resize(node=ref, size=65536)
+    """Grow, shrink, same, to zero."""
+    name = pick(draw, present(world))
+    node = world.nodes[name]
     image, old = world.images[node.image], world.size(node)
-    if seldom(draw, 6):
-        odd = (
-            [(1 << 63) - 1, old + 1000]
-            if image.format == "raw"
-            else [(1 << 63) - 1, 1 << 62, old + 100]
-        )
-        size = pick(draw, odd)
-    else:
-        grains = [
-            SECTOR,
-            65536,
-            image.cluster_size * SECTOR if image.format == "raw" else image.cluster_size,
-        ]
-        grains += [64 * bitmap.granularity for bitmap in node.bitmaps.values()]
-        grain = pick(draw, grains)
-        steps = pick(draw, [1, -1, 2, -2, 0, 5, -5, -(10**6), 17])
-        size = max(0, old // SECTOR * SECTOR + steps * grain)
-        if size > max(SMALL, old) and old <= SMALL:
-            size = pick(draw, [SMALL, old, SMALL - SECTOR])
+    qcow2 = image.format == "qcow2"
+    grains = [SECTOR, 65536, image.cluster_size if qcow2 else SECTOR]
+    grains += [64 * bitmap.granularity for bitmap in node.bitmaps.values()]
+    steps = pick(draw, [1, -1, 2, -2, 0, 5, -5, -(10**6), 17])
+    size = max(0, old // SECTOR * SECTOR + steps * pick(draw, grains))
+    if size > max(SMALL, old) and old <= SMALL:
+        size = pick(draw, [SMALL, old, SMALL - SECTOR])
+    if qcow2:
+        size = max(size, old - SHRINK_LIMIT * image.cluster_size)
+    elif seldom(draw, 6):
+        size += 1000
     finest = min((bitmap.granularity for bitmap in node.bitmaps.values()), default=1 << 31)
-    if size // finest > BITS_LIMIT and size < (1 << 62):
+    if size // finest > BITS_LIMIT:
         size = old
-    return Resize(node=ref, size=size)
+    return Resize(node=named(draw, world, name), size=size)

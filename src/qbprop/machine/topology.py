@@ -1,19 +1,16 @@
-"""Disks: formats, sizes, chains, patterns already on disk, and the first bitmaps."""
+"""Disks: formats, sizes, chains, patterns already on disk."""
 
 from typing import Literal
 
 from hypothesis import strategies as st
 
-from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import SECTOR, SMALL, below, data, pick, seldom
 from qbprop_model.operations import (
     DRIVES,
     NODES,
     AddDisk,
     Compat,
-    InvalidOperationError,
     Layer,
-    Operation,
     Pattern,
 )
 from qbprop_model.world import World
@@ -45,8 +42,8 @@ def patterns(draw: st.DrawFn, size: int) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-def layers(draw: st.DrawFn, size: int | None = None, *, legal: bool = True) -> Layer:
-    """One image, which may hold data already; unless ``legal``, seldom one that is refused."""
+def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
+    """One image, which may hold data already."""
     raw = seldom(draw, 4)
     cluster = 65536 if raw else pick(draw, CLUSTERS)
     if size is None:
@@ -58,44 +55,21 @@ def layers(draw: st.DrawFn, size: int | None = None, *, legal: bool = True) -> L
         cluster = max(cluster, 65536)
     compat = pick(draw, COMPATS)
     extended = cluster >= 16384 and compat == "1.1" and seldom(draw, 6)
-    if not legal and seldom(draw, 12):
-        compat, extended = "0.10", True
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended, data=data_in)
 
 
-def add_disk(draw: st.DrawFn, world: World, *, legal: bool = False) -> AddDisk:
-    """A disk in the first empty slot; unless ``legal``, seldom one that is refused."""
+def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
+    """A disk in the first empty slot."""
     slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
-    chain = [layers(draw, legal=legal)]
+    chain = [layers(draw)]
     while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4):
         other = None if seldom(draw, 2) else chain[0].size
         chain.append(layers(draw, other))
     discard = pick(draw, DISCARDS)
-    unmaps = discard == "unmap" or (not legal and seldom(draw, 6))
     return AddDisk(
         node=NODES[slot],
         layers=tuple(chain),
         drive=DRIVES[slot] if seldom(draw, 2) else None,
         discard=discard,
-        detect_zeroes=pick(draw, DETECTS if unmaps else DETECTS[:3]),
+        detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
     )
-
-
-def topology(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """What an example starts with: one to three disks, most with bitmaps."""
-    scratch = world.copy()
-    found: list[Operation] = []
-    for _ in range(1 + pick(draw, [0, 0, 1, 2])):
-        disk = add_disk(draw, scratch, legal=not found)
-        found.append(disk)
-        try:
-            refused = scratch.apply(disk).refusal is not None
-        except InvalidOperationError:
-            refused = True
-        if refused:
-            break
-        for _ in range(pick(draw, [1, 0, 2, 3])):
-            add = bitmap_add(draw, scratch, legal=True)
-            found.append(add)
-            scratch.apply(add)
-    return tuple(found)

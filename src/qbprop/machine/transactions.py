@@ -1,65 +1,49 @@
-"""Transactions: lists of bitmap actions and backups, seldom doomed by one of them."""
+"""Transactions: lists of bitmap actions and backups, some doomed by one of them."""
 
 from hypothesis import strategies as st
 
-from qbprop.machine.backups import backup_action
-from qbprop.machine.bitmaps import bitmap_add, bitmap_merge, by_name
-from qbprop.machine.draws import below, pick, seldom
-from qbprop.machine.guest import writes
-from qbprop_model.operations import (
-    JOBS,
-    Abort,
-    Action,
-    BitmapClear,
-    BitmapDisable,
-    BitmapEnable,
-    BitmapRemove,
-    InvalidOperationError,
-    Operation,
-    Transaction,
-)
+from qbprop.machine.backups import backup
+from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_merge, by_name
+from qbprop.machine.draws import below, pick, seldom, sited
+from qbprop.machine.refusals import refused_action
+from qbprop_model.operations import Abort, Action, Backup, InvalidOperationError, Transaction
 from qbprop_model.world import World
 
-KINDS = ("clear", "add", "merge", "enable", "disable", "remove", "backup")
-
-
-def transactions(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """A transaction, often behind guest writes."""
-    return (*writes(draw, world), transaction(draw, world))
+KINDS = (*BY_NAME, "add", "merge", "backup", "merge", "backup")
 
 
 def transaction(draw: st.DrawFn, world: World) -> Transaction:
-    """Actions that mostly go together: each is drawn from the World as the ones before left it."""
-    count = pick(draw, [1, 2, 3, 4, 0])
+    """Actions that go together: each is drawn from the World as the ones before left it."""
     grouped = seldom(draw, 12)
+    doomed = seldom(draw, 40 if grouped else 4)
     actions: list[Action] = []
-    for _ in range(count):
-        scratch = world.copy()
-        before = Transaction(actions=tuple(actions), grouped=grouped)
-        try:
-            doomed = scratch.apply(before).refusal is not None
-        except InvalidOperationError:
-            doomed = True
-        actions.append(_action(draw, world if doomed else scratch, len(actions), grouped=grouped))
-    if seldom(draw, 12):
-        actions.insert(below(draw, len(actions) + 1), Abort())
+    scratch = world
+    for _ in range(pick(draw, (2, 1, 3, 4, 0))):
+        actions.append(_action(draw, scratch, actions, grouped=grouped))
+        scratch = _after(world, actions) or scratch
+    if doomed:
+        culprit = Abort() if seldom(draw, 3) else refused_action(draw, scratch)
+        actions.insert(below(draw, len(actions) + 1), culprit)
     return Transaction(actions=tuple(actions), grouped=grouped)
 
 
-def _action(draw: st.DrawFn, world: World, index: int, *, grouped: bool) -> Action:
-    kind = pick(draw, ("backup",) if grouped and not seldom(draw, 8) else KINDS)
-    match kind:
-        case "clear":
-            return by_name(draw, world, BitmapClear)
-        case "add":
-            return bitmap_add(draw, world)
-        case "merge":
-            return bitmap_merge(draw, world)
-        case "enable":
-            return by_name(draw, world, BitmapEnable)
-        case "disable":
-            return by_name(draw, world, BitmapDisable)
-        case "remove":
-            return by_name(draw, world, BitmapRemove)
-        case _:
-            return backup_action(draw, world, JOBS[min(index, len(JOBS) - 1)])
+def _after(world: World, actions: list[Action]) -> World | None:
+    """The World behind a transaction of these actions, if it succeeds."""
+    scratch = world.copy()
+    try:
+        refused = scratch.apply(Transaction(actions=tuple(actions))).refusal is not None
+    except InvalidOperationError:
+        return None
+    return None if refused else scratch
+
+
+def _action(draw: st.DrawFn, world: World, before: list[Action], *, grouped: bool) -> Action:
+    kind = "backup" if grouped else pick(draw, KINDS)
+    if kind == "backup":
+        return backup(draw, world, [action for action in before if isinstance(action, Backup)])
+    if kind == "add" or not sited(world):
+        return bitmap_add(draw, world)
+    if kind == "merge":
+        return bitmap_merge(draw, world)
+    assert not isinstance(kind, str)
+    return by_name(draw, world, kind)

@@ -1,0 +1,237 @@
+"""The illegal variants of all operations: what QEMU must refuse, and leave no trace of."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from qbprop.machine.backups import MODES, backup, create_image
+from qbprop.machine.bitmaps import BY_NAME, bitmap_add
+from qbprop.machine.draws import (
+    SECTOR,
+    below,
+    data,
+    named,
+    pick,
+    present,
+    seldom,
+    sited,
+)
+from qbprop.machine.topology import add_disk
+from qbprop_model.operations import (
+    BAD_BITMAPS,
+    BITMAPS,
+    DRIVES,
+    NODES,
+    TARGETS,
+    Action,
+    BitmapAdd,
+    BitmapMerge,
+    BlockdevBackup,
+    Compat,
+    CreateImage,
+    Discard,
+    DriveBackup,
+    Flush,
+    Layer,
+    MergeSource,
+    Operation,
+    Read,
+    RebaseImage,
+    Resize,
+    SyncMode,
+    Transaction,
+    Write,
+    WriteCompressed,
+    WriteZeroes,
+)
+from qbprop_model.state import State
+from qbprop_model.world import World
+
+BAD_GRANULARITIES = (0, 256, 511, 513, 65537, 3 << 16, 1 << 32, (1 << 63) - 1)
+SYNCS: tuple[SyncMode, ...] = ("full", "top", "incremental", "bitmap", "none")
+REQUESTS: tuple[Callable[..., Operation], ...] = (
+    Read,
+    Write,
+    WriteZeroes,
+    Discard,
+    WriteCompressed,
+    Flush,
+)
+
+
+def nobody(draw: st.DrawFn, world: State) -> str:
+    """A node or drive name that nothing has; where all are taken, any."""
+    names = [n for n in (*NODES, *DRIVES) if n not in world.nodes and n not in world.roots]
+    return pick(draw, names or NODES)
+
+
+def mistaken(draw: st.DrawFn, world: State) -> tuple[str, str]:
+    """A disk and a bitmap of which one does not exist."""
+    name = pick(draw, present(world))
+    taken = world.nodes[name].bitmaps
+    if seldom(draw, 3):
+        return nobody(draw, world), pick(draw, (*sorted(taken), *BITMAPS[:1]))
+    missing = [slot for slot in (*BITMAPS, *BAD_BITMAPS) if slot not in taken]
+    return named(draw, world, name), pick(draw, missing)
+
+
+def refused_request(draw: st.DrawFn, world: World) -> Operation:
+    """A guest request across the end or past it, to no disk, or one that is not aligned."""
+    cls = pick(draw, REQUESTS)
+    name = pick(draw, present(world))
+    size = world.size(world.nodes[name])
+    ref = nobody(draw, world) if seldom(draw, 3) else named(draw, world, name)
+    if cls is Flush:
+        return Flush(node=nobody(draw, world))
+    length = pick(draw, (SECTOR, 1, 2 * SECTOR, 65536, 1000))
+    reach = length + pick(draw, (0, SECTOR, 1, -1))
+    offset = max(0, size + reach - length - below(draw, 2) * reach // 2)
+    if cls is WriteCompressed:
+        offset, length = pick(draw, ((offset, length), (0, SECTOR), (1, SECTOR), (SECTOR, 65536)))
+    source: dict[str, Any] = data(draw) if cls in (Write, WriteCompressed) else {}
+    return cls(node=ref, offset=offset, length=length, **source)
+
+
+def refused_resize(draw: st.DrawFn, world: World) -> Operation:
+    """A size that no image can have, or no disk."""
+    name = pick(draw, present(world))
+    size = world.size(world.nodes[name])
+    if seldom(draw, 3):
+        return Resize(node=nobody(draw, world), size=size)
+    raw = world.images[world.nodes[name].image].format == "raw"
+    sizes = ((1 << 63) - 1,) if raw else (size + 100, (1 << 63) - 1, 1 << 62)
+    return Resize(node=named(draw, world, name), size=pick(draw, sizes))
+
+
+def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
+    """A bitmap with a bad name, a taken one or a bad granularity, or on no disk."""
+    good = bitmap_add(draw, world)
+    taken = [(node, bitmap) for node in sited(world) for bitmap in world.nodes[node].bitmaps]
+    match below(draw, 4):
+        case 0 if taken:
+            node, name = pick(draw, taken)
+            return replace(good, node=node, name=name)
+        case 1:
+            return replace(good, granularity=pick(draw, BAD_GRANULARITIES))
+        case 2:
+            return replace(good, node=nobody(draw, world))
+        case _:
+            return replace(good, name=pick(draw, BAD_BITMAPS))
+
+
+def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
+    """A merge from or into nothing, or between disks of different sizes."""
+    node, name = mistaken(draw, world)
+    disks = sited(world)
+    if not disks or seldom(draw, 3):
+        return BitmapMerge(node=node, target=name, sources=(MergeSource(name=BITMAPS[0]),))
+    where = pick(draw, disks)
+    sources = [
+        MergeSource(name=bitmap, node=other)
+        for other in disks
+        for bitmap in sorted(world.nodes[other].bitmaps)
+    ]
+    size = world.size(world.nodes[where])
+    unlike = [source for source in sources if world.size(world.nodes[source.node or ""]) != size]
+    culprit = pick(draw, [MergeSource(name=name, node=node), *unlike])
+    chosen = [pick(draw, sources) for _ in range(pick(draw, (0, 1, 2)))]
+    chosen.insert(below(draw, len(chosen) + 1), culprit)
+    target = pick(draw, sorted(world.nodes[where].bitmaps))
+    return BitmapMerge(node=named(draw, world, where), target=target, sources=tuple(chosen))
+
+
+def refused_by_name(draw: st.DrawFn, world: World) -> Action:
+    """A command on a bitmap that does not exist."""
+    node, name = mistaken(draw, world)
+    return pick(draw, BY_NAME)(node=node, name=name)
+
+
+def refused_backup(draw: st.DrawFn, world: World) -> DriveBackup | BlockdevBackup:
+    """A backup with modes, a bitmap or a target that do not go together."""
+    good = backup(draw, world)
+    match below(draw, 5):
+        case 0:
+            sync, mode = pick(draw, SYNCS), pick(draw, (None, *MODES))
+            return replace(good, sync=sync, bitmap_mode=mode)
+        case 1:
+            bitmap = pick(draw, (*BITMAPS, *BAD_BITMAPS))
+            return replace(good, bitmap=bitmap, sync="incremental", bitmap_mode=None)
+        case 2:
+            return replace(good, node=nobody(draw, world))
+        case 3:
+            return replace(good, job=None)
+        case _:
+            target, kind = pick(draw, TARGETS), good.format if isinstance(good, DriveBackup) else ""
+            if kind == "raw" or seldom(draw, 2):
+                return BlockdevBackup(
+                    node=good.node, target=target, sync=good.sync, job=good.job,
+                    bitmap=good.bitmap, bitmap_mode=good.bitmap_mode, compress=True,
+                )  # fmt: skip
+            return DriveBackup(node=good.node, target=target, sync="full", mode="existing")
+
+
+def refused_image(draw: st.DrawFn, world: World) -> Operation:
+    """An image that qemu-img cannot make, or a file that cannot be rebased."""
+    good = create_image(draw, world)
+    size = good.layer.size
+    earlier = [n for n in TARGETS[: TARGETS.index(good.image)] if n in world.images]
+    unable = [n for n in TARGETS if n not in world.images or world.images[n].format == "raw"]
+    if unable and seldom(draw, 2):
+        return RebaseImage(image=pick(draw, unable))
+    if earlier and seldom(draw, 2):
+        return CreateImage(
+            image=good.image, layer=Layer(size=size, format="raw"), backing=pick(draw, earlier)
+        )
+    bad: tuple[tuple[Compat, int], ...] = (("1.1", 512), ("0.10", 65536), ("1.1", 8192))
+    compat, cluster = pick(draw, bad)
+    layer = Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=True)
+    return CreateImage(image=good.image, layer=layer)
+
+
+def refused_disk(draw: st.DrawFn, world: World) -> Operation:
+    """A disk that cannot be made or opened."""
+    if len(world.nodes) == len(NODES):
+        return refused_request(draw, world)
+    good = add_disk(draw, world)
+    if good.drive is None and seldom(draw, 2):
+        return replace(good, discard="ignore", detect_zeroes="unmap")
+    bad = Layer(size=good.layers[0].size, compat="0.10", extended_l2=True)
+    return replace(good, layers=(bad, *good.layers[1:]))
+
+
+def refused_transaction(draw: st.DrawFn, world: World) -> Transaction:
+    """A transaction of one action, which is refused."""
+    return Transaction(actions=(refused_action(draw, world),))
+
+
+ACTIONS: tuple[Callable[[st.DrawFn, World], Action], ...] = (
+    refused_by_name,
+    refused_add,
+    refused_merge,
+    refused_backup,
+)
+ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
+    refused_request,
+    refused_by_name,
+    refused_resize,
+    *ACTIONS,
+    refused_image,
+    refused_disk,
+    refused_transaction,
+    refused_request,
+    refused_backup,
+    refused_image,
+    refused_backup,
+)
+
+
+def refused_action(draw: st.DrawFn, world: World) -> Action:
+    """An action that fails its transaction."""
+    return pick(draw, ACTIONS)(draw, world)
+
+
+def refusals(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A few operations of any kind that are refused."""
+    return tuple(pick(draw, ALL)(draw, world) for _ in range(pick(draw, (2, 4, 8))))

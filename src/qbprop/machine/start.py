@@ -1,0 +1,29 @@
+"""What an example starts with."""
+
+from hypothesis import strategies as st
+
+from qbprop.machine.backups import create_image
+from qbprop.machine.bitmaps import bitmap_add
+from qbprop.machine.draws import pick, seldom
+from qbprop.machine.topology import add_disk
+from qbprop_model.operations import Operation
+from qbprop_model.world import World
+
+
+def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """One to three disks, most with bitmaps, some with an image to back up into."""
+    scratch = world.copy()
+    found: list[Operation] = []
+
+    def add(operation: Operation) -> None:
+        found.append(operation)
+        scratch.apply(operation)
+
+    for _ in range(1 + pick(draw, [0, 0, 1, 2])):
+        disk = add_disk(draw, scratch)
+        add(disk)
+        for _ in range(pick(draw, [1, 2, 0, 3])):
+            add(bitmap_add(draw, scratch, disk.node))
+        if seldom(draw, 2):
+            add(create_image(draw, scratch, disk.layers[0].size))
+    return tuple(found)
