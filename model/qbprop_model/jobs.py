@@ -7,8 +7,9 @@ import numpy as np
 
 from qbprop_model.bitmap import Bitmap, ceil_div
 from qbprop_model.data import ZERO, all_zero
-from qbprop_model.disk import Alloc, Cell, Chain, DiskRules, Image, Refused, View
+from qbprop_model.disk import DiskRules
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Alloc, Cell, Chain, Image, Refused, View
 from qbprop_model.operations import Backup, BitmapMode, OpenOutcomeError, SyncMode
 
 Ranges = tuple[tuple[int, int], ...]

@@ -6,8 +6,8 @@ from typing import Self
 
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.data import Bytes
-from qbprop_model.disk import Chain, Image, Refused
 from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal
+from qbprop_model.image import Chain, Image, Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import DRIVES, NODES, InvalidOperationError
 from qbprop_model.rules import Rules

@@ -1,8 +1,8 @@
 """The World: everything qbprop believes about QEMU; one operation moves it one step."""
 
-from qbprop_model.disk import Refused
 from qbprop_model.effects import effect, references
 from qbprop_model.expectation import BitmapState, Expectation, JobEnd
+from qbprop_model.image import Refused
 from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.state import Outcome, State
 

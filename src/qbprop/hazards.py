@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qbprop.findings import KINDS
-from qbprop_model.disk import Alloc, Image
 from qbprop_model.expectation import Expectation
+from qbprop_model.image import Alloc, Image
 from qbprop_model.operations import (
     Abort,
     Action,

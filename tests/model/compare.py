@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from hypothesis import HealthCheck, settings
 from tests.model.naive import Answer, NaiveWorld
 
-from qbprop_model.disk import Alloc
 from qbprop_model.expectation import Contents, Expectation
+from qbprop_model.image import Alloc
 from qbprop_model.operations import InvalidOperationError, OpenOutcomeError, Operation
 from qbprop_model.rules import Rules
 from qbprop_model.world import World

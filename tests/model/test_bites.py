@@ -18,7 +18,7 @@ from tests.model.test_transactions import START
 
 from qbprop_model.bitmap import Bitmap, Bits
 from qbprop_model.data import ZERO
-from qbprop_model.disk import Alloc, Cell, Chain, Image
+from qbprop_model.image import Alloc, Cell, Chain, Image
 from qbprop_model.operations import (
     Backup,
     BitmapClear,

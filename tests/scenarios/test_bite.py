@@ -9,7 +9,7 @@ from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 from qbprop.suite.scenarios import SCENARIOS, Scenario, perform
 from qbprop_model.bitmap import Bitmap
-from qbprop_model.disk import Image
+from qbprop_model.image import Image
 from qbprop_model.operations import Backup, BitmapMode
 from qbprop_model.rules import Rules
 

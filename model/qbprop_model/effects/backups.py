@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from qbprop_model.disk import Alloc, Image, Refused
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import JobEnd, Reason
+from qbprop_model.image import Alloc, Image, Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     TARGETS,

@@ -1,8 +1,8 @@
 """Bitmap commands (semantics 1.1, 3)."""
 
-from qbprop_model.disk import Refused
 from qbprop_model.effects.dispatch import effect, references
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Refused
 from qbprop_model.operations import (
     BitmapAdd,
     BitmapClear,

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from qbprop_model.data import SECTOR, all_zero
-from qbprop_model.disk import Cell, Chain, Image, Refused
 from qbprop_model.effects.dispatch import effect, references
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Cell, Chain, Image, Refused
 from qbprop_model.operations import (
     Discard,
     Flush,

@@ -1,8 +1,8 @@
 """Disks and image files (semantics 5.3, 11): what qemu-img makes, what QEMU opens."""
 
-from qbprop_model.disk import Cell, Image, Refused
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Cell, Image, Refused
 from qbprop_model.operations import (
     TARGETS,
     AddDisk,

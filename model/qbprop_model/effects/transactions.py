@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from qbprop_model.disk import Refused
 from qbprop_model.effects.backups import finish_jobs, open_target, start_backup
 from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
 from qbprop_model.effects.dispatch import effect, references
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Refused
 from qbprop_model.operations import (
     Abort,
     Action,

@@ -17,7 +17,7 @@ from qbprop.machine.draws import (
     seldom,
 )
 from qbprop_model.bitmap import ceil_div
-from qbprop_model.disk import Alloc
+from qbprop_model.image import Alloc
 from qbprop_model.operations import (
     Discard,
     Flush,
