@@ -45,7 +45,7 @@ ALWAYS_STALE = Hazard(
 )
 GROUP_UNDONE = Hazard("undoing a group of backups", frozenset({"hang"}))
 FILTER_BACKUP = Hazard("undoing a backup of a job's filter", frozenset(KINDS), lasting=True)
-TWO_BACKUPS = Hazard("two backups of one disk that end at once", frozenset({"crash", "hang"}))
+TWO_BACKUPS = Hazard("backups of one disk that end beside another", frozenset(KINDS), lasting=True)
 COMPRESSED_REUSE = Hazard(
     "a compressed write behind a freed compressed cluster",
     frozenset(KINDS) - {"count", "dirty-set", "fields", "hang"},

@@ -336,6 +336,8 @@ class NaiveWorld:
         sources = []
         for source in op.sources:
             where = source.node or op.node
+            self.usable(where, source.name, busy_ok=True)
+            self.usable(op.node, op.target)
             sources.append(copy.deepcopy(self.usable(where, source.name)))
             if self.size(self.find(where, Reason.NODE_NOT_FOUND)[1]) != size:
                 raise RefusedNaively(Reason.BITMAP_SIZES_DIFFER)

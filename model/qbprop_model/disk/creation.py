@@ -5,8 +5,11 @@ from dataclasses import replace
 from qbprop_model.bitmap import ceil_div
 from qbprop_model.expectation import Reason
 from qbprop_model.image import BLANK, Alloc, Cell, Image, Refused
-from qbprop_model.operations import Compat, Format
+from qbprop_model.operations import Compat, Format, OpenOutcomeError
 from qbprop_model.rangemap import RangeMap
+
+RAW_LIMIT = 1 << 43
+"""Larger raw files are not taken by every file system."""
 
 
 class CreationRules:
@@ -26,6 +29,7 @@ class CreationRules:
         if format == "raw":
             if backing is not None:
                 raise Refused(Reason.BACKING_UNSUPPORTED)
+            self.fits_host(size)
             return Image(
                 format=format,
                 size=size,
@@ -53,6 +57,11 @@ class CreationRules:
             alloc=RangeMap(capacity, Alloc.NONE),
             hosted=RangeMap(capacity, value=False),
         )
+
+    def fits_host(self, size: int) -> None:
+        """Raises :class:`OpenOutcomeError` for a raw file that the host may not take."""
+        if size > RAW_LIMIT:
+            raise OpenOutcomeError("whether the host's file system takes a file of that size")
 
     def size_too_large(self, cluster_size: int, size: int, *, extended_l2: bool) -> bool:
         """Whether the L1 table would exceed its 32 MiB (semantics 5.1, 5.3)."""

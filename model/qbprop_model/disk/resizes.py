@@ -8,13 +8,9 @@ from qbprop_model.disk.creation import CreationRules
 from qbprop_model.disk.zeroes import ZeroRules
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Cell, Chain, Image, Refused
-from qbprop_model.operations import OpenOutcomeError
 
 MAX_LENGTH = 2**63 - 2**30
 """The largest size in bytes that QEMU gives a node (semantics 5.1)."""
-
-RAW_LIMIT = 1 << 43
-"""Larger raw files are not taken by every file system."""
 
 
 class ResizeRules(CreationRules, ZeroRules):
@@ -39,8 +35,7 @@ class ResizeRules(CreationRules, ZeroRules):
 
     def resize_raw(self, image: Image, size: int, step: int) -> Image:
         """Raw: bytes past the exact size are dropped; the node is rounded up to 512 (5.3)."""
-        if size > RAW_LIMIT:
-            raise OpenOutcomeError("whether the host's file system takes a file of that size")
+        self.fits_host(size)
         rounded = ceil_div(size, 512) * 512
         zero = Cell(ZERO, step)
         cells = image.cells.assign(size, image.size, zero) if size < image.size else image.cells

@@ -95,6 +95,8 @@ def _(op: BitmapMerge, world: State) -> Outcome:
     sources = []
     for source in op.sources:
         where = op.node if source.node is None else source.node
+        world.bitmap(where, source.name)
+        world.usable(op.node, op.target)
         source_node, bitmap = world.usable(where, source.name)
         if world.size(world.nodes[source_node]) != size:
             raise Refused(Reason.BITMAP_SIZES_DIFFER)

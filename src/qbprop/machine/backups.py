@@ -12,6 +12,7 @@ from qbprop.machine.draws import (
     JOB_CLUSTER,
     SECTOR,
     below,
+    find,
     named,
     pick,
     present,
@@ -21,6 +22,7 @@ from qbprop.machine.draws import (
 from qbprop.machine.guest import behind_writes
 from qbprop.machine.topology import CLUSTERS, COMPATS
 from qbprop_model.bitmap import Bitmap
+from qbprop_model.disk.creation import RAW_LIMIT
 from qbprop_model.operations import (
     JOBS,
     TARGETS,
@@ -43,7 +45,7 @@ MODES: tuple[BitmapMode, ...] = ("on-success", "always", "never")
 
 def target_layer(draw: st.DrawFn, size: int) -> Layer:
     """A blank target of ``size`` bytes."""
-    if seldom(draw, 4):
+    if seldom(draw, 4) and size <= RAW_LIMIT:
         return Layer(format="raw", size=size)
     cluster = pick(draw, CLUSTERS)
     if size > 64 << 20:
@@ -107,7 +109,10 @@ def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Backup:
     """A backup that can run ``beside`` others: of any kind, to any target."""
-    name = pick(draw, sited(world) or present(world))
+    disks = sited(world) or present(world)
+    if beside and not seldom(draw, 6):
+        disks = [n for n in disks if all(find(world, b.node) is not world.nodes[n] for b in beside)]
+    name = pick(draw, disks or present(world))
     node, ref = world.nodes[name], named(draw, world, name)
     if ref == node.drive and any(other.node in (name, ref) for other in beside):
         ref = name

@@ -5,6 +5,7 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from qbprop.machine.draws import SECTOR, SMALL, below, data, pick, seldom
+from qbprop_model.disk.creation import RAW_LIMIT
 from qbprop_model.operations import (
     DRIVES,
     NODES,
@@ -19,13 +20,13 @@ CLUSTERS = (65536, 4096, 512, 1024, 16384, 32768, 262144, 2 << 20)
 COMPATS: tuple[Compat, ...] = ("1.1", "1.1", "1.1", "0.10")
 DISCARDS: tuple[Literal["ignore", "unmap"], ...] = ("ignore", "unmap")
 DETECTS: tuple[Literal["off", "on", "unmap"], ...] = ("off", "off", "on", "unmap")
-HUGE = (1 << 40, (16 << 40) - 512, (8 << 40) + 65536)
+HUGE = (1 << 40, (8 << 40) - 512, (8 << 40) + 65536, (16 << 40) - 512)
 
 
-def sizes(draw: st.DrawFn, cluster: int) -> int:
+def sizes(draw: st.DrawFn, cluster: int, largest: int) -> int:
     """A disk's size in bytes, a multiple of 512: mostly small and awkward."""
     if seldom(draw, 40):
-        return pick(draw, HUGE)
+        return pick(draw, [size for size in HUGE if size <= largest])
     grain = pick(draw, (65536, 65536, 1 << 20, 65536, cluster, 1 << 18, 64 * SECTOR, SECTOR))
     size = (1 + below(draw, max(1, min(SMALL // grain, 40)))) * grain
     size += pick(draw, [0, 0, SECTOR, -SECTOR, 3 * SECTOR])
@@ -47,7 +48,7 @@ def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
     raw = seldom(draw, 4)
     cluster = 65536 if raw else pick(draw, CLUSTERS)
     if size is None:
-        size = sizes(draw, cluster)
+        size = sizes(draw, cluster, RAW_LIMIT if raw else max(HUGE))
     data_in = patterns(draw, size)
     if raw:
         return Layer(format="raw", size=size, data=data_in)
