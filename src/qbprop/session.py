@@ -17,7 +17,7 @@ from qbprop.findings import (
     ImageCheckFinding,
     normalise,
 )
-from qbprop.hazards import Hazards
+from qbprop.hazards import Hazard, Hazards
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
@@ -114,6 +114,8 @@ class Session:
         name = step_name(operation, expected)
         self.trace.append(operation)
         quiet = isinstance(operation, Read | Flush) and expected.refusal is None
+        full = self.driver.timeout
+        self.driver.timeout = self.patience(self._hazards.explains(HangFinding.kind))
         try:
             observed = self.driver.perform(operation, expected.digests, query=not quiet)
             check(name, expected, observed, self.driver.features)
@@ -123,10 +125,16 @@ class Session:
             raise self._placed(self._life(name, f"{due} due", gone)) from gone
         except Finding as finding:
             raise self._placed(finding) from None
+        finally:
+            self.driver.timeout = full
         step = Step(len(self.trace), operation, expected, observed)
         if self.observer:
             self.observer(step)
         return step
+
+    def patience(self, hazard: Hazard | None) -> float:
+        """Seconds that QEMU has for an answer; ``hazard`` tells why it may hang, if it may."""
+        return self.driver.timeout
 
     def finish(self, *, thorough: bool = True) -> None:
         """The checks at the end of an example; ``thorough`` adds contents and image checks.

@@ -14,6 +14,7 @@ from typing import NoReturn
 from qbprop.campaign.book import Book
 from qbprop.campaign.statistics import Statistics, is_partial_backup
 from qbprop.findings import Finding, HangFinding
+from qbprop.hazards import Hazard
 from qbprop.lab import check_room
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.scratch import scratch_root
@@ -32,6 +33,9 @@ GRACE_SECONDS = 60.0
 
 HISTORY_EXAMPLES = 500
 """Examples after which QEMU is replaced, so that what a finding may need stays bounded."""
+
+KNOWN_HANG_SECONDS = 2.0
+"""Longest wait behind a hazard that is known to hang QEMU."""
 
 QUICK_SECONDS = 0.5
 """Shortest time-out while a hang is shrunk."""
@@ -255,6 +259,13 @@ class WatchedSession(Session):
             step = super().step(operation)
         self._watch.step_agreed(step, self, time.monotonic() - start)
         return step
+
+    def patience(self, hazard: Hazard | None) -> float:
+        """Less time where a hang would be no news."""
+        full = self.driver.timeout
+        if hazard is None or HangFinding(hazard.label, "", "", "").id not in self._watch.hidden:
+            return full
+        return min(full, KNOWN_HANG_SECONDS)
 
     def finish(self, *, thorough: bool = True) -> None:
         """As :meth:`Session.finish`."""
