@@ -365,12 +365,16 @@ class NaiveWorld:
 
     # --- backups ------------------------------------------------------------------------------
 
-    def lock(self, target: str) -> None:
-        """An image open for writing is open once; one that others read is not written (11)."""
+    def lock(self, target: str, *, old: bool = False) -> None:
+        """An image open for writing is open once; one that others read is not written (11).
+
+        Of an ``old`` file that is about to be replaced, the backing files do not matter.
+        """
         writing = {node.image for node in self.nodes.values()} | self.opened
         writing |= {job.target for job in self.jobs.values()}
         reading = {name for image in writing for name in self.files.chain(image)[1:]}
-        if target in writing | reading or writing & set(self.files.chain(target)[1:]):
+        below = set() if old else set(self.files.chain(target)[1:])
+        if target in writing | reading or writing & below:
             raise RefusedNaively(Reason.IMAGE_LOCKED)
 
     def open_target(self, target: str) -> None:
@@ -382,7 +386,7 @@ class NaiveWorld:
     def prepare(self, op: DriveBackup, node: NaiveNode) -> None:
         if op.mode == "absolute-paths":
             if op.target in self.files.images:
-                self.lock(op.target)
+                self.lock(op.target, old=True)
             if op.sync == "none":
                 raise InvalidOperationError
             backing = self.files.images[node.image].backing if op.sync == "top" else None

@@ -43,15 +43,15 @@ def open_target(op: BlockdevBackup, world: State) -> None:
     world.opened |= {op.target}
 
 
-def lock_target(target: str, world: State) -> None:
-    """Opening an image locks it and its backing files (semantics 11).
+def lock_target(target: str, world: State, *, anew: bool = False) -> None:
+    """Opening an image locks it and its backing files; making it ``anew`` it alone (11).
 
     A raw node locks its file only as far as a job needs it, so that two writers of one raw
     file may meet; what they make of it is open.
     """
     writable = {node.image for node in world.nodes.values()} | world.opened
     writable |= {job.target for job in world.jobs.values()}
-    chain = world.chain_names(target)
+    chain = [target] if anew else world.chain_names(target)
     read = {name for image in writable for name in world.chain_names(image)[1:]}
     clashes = ({target} & (read | writable)) | writable.intersection(chain[1:])
     if any(world.images[name].format == "raw" for name in clashes):
@@ -115,7 +115,7 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
         raise InvalidOperationError(f"there is no target {op.target}")
     if op.mode == "absolute-paths":
         if op.target in world.images:
-            lock_target(op.target, world)
+            lock_target(op.target, world, anew=True)
         if op.sync == "none":
             raise InvalidOperationError("the target would be backed by the disk itself")
         source = world.images[node.image]

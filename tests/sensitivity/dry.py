@@ -1,0 +1,118 @@
+"""The right model beside a wrong one, without QEMU: which examples would tell them apart.
+
+Quick enough to tune the generator by; what it finds, live QEMU must show (runner.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import hypothesis
+import numpy as np
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.sensitivity.registry import Variant
+
+from qbprop.machine import BlockMachine
+from qbprop.session import Session
+from qbprop_model.expectation import Contents, Expectation
+from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.rules import Rules
+from qbprop_model.world import World
+
+Trace = tuple[Operation, ...]
+
+
+class _Recorder:
+    """What the machine needs of a session; it performs nothing."""
+
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+        self.trace: list[Operation] = []
+        self.world = World(Rules())
+
+    def begin(self) -> None:
+        self.close()
+        self.world = World(Rules())
+
+    def step(self, operation: Operation) -> None:
+        self.world.apply(operation)
+        self.trace.append(operation)
+
+    def finish(self, *, thorough: bool) -> None:
+        """Nothing to compare."""
+
+    def close(self) -> None:
+        if self.trace:
+            self.traces.append(tuple(self.trace))
+        self.trace = []
+
+
+def draw_examples(count: int, steps: int, seed: int) -> list[Trace]:
+    """About ``count`` examples of the machine; some are cut short."""
+    recorder = _Recorder()
+    machine = type("Dry", (BlockMachine,), {"session": cast("Session", recorder)})
+    found = settings(
+        max_examples=count,
+        stateful_step_count=steps,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=found)
+    recorder.close()
+    return recorder.traces
+
+
+def first_difference(variant: Variant, trace: Trace) -> int | None:
+    """After how many operations the wrong model predicts something else that a check sees."""
+    right = World(Rules())
+    with variant.active() as rules:
+        pass
+    wrong = World(rules)
+    for number, operation in enumerate(trace, 1):
+        due = right.apply(operation)
+        with variant.active():
+            try:
+                claimed = wrong.apply(operation)
+            except InvalidOperationError:
+                return None
+        if _visible(due) != _visible(claimed) or _contents_differ(due.contents, claimed.contents):
+            return number
+    due = right.final()
+    with variant.active():
+        claimed = wrong.final()
+    if due.digests != claimed.digests or _contents_differ(due.contents, claimed.contents):
+        return len(trace)
+    return None
+
+
+def _visible(expected: Expectation) -> tuple[Any, ...]:
+    refusal = expected.refusal
+    return (
+        None if refusal is None else (refusal.reason, refusal.subject),
+        None if expected.data is None else expected.data.tobytes(),
+        expected.bitmaps,
+        expected.sizes,
+        expected.digests,
+        expected.jobs,
+    )
+
+
+def _contents_differ(due: Mapping[str, Contents], claimed: Mapping[str, Contents]) -> bool:
+    return any(_differ(due[name], claimed[name]) for name in due.keys() & claimed.keys())
+
+
+def _differ(one: Contents, other: Contents) -> bool:
+    if one.size != other.size:
+        return True
+    return any(
+        not np.array_equal(one.render(start, end - start), other.render(start, end - start))
+        for start, end in _chunks([*one.written(), *other.written()])
+    )
+
+
+def _chunks(ranges: list[tuple[int, int]], size: int = 1 << 22) -> Iterator[tuple[int, int]]:
+    for start, end in ranges:
+        for position in range(start, end, size):
+            yield position, min(position + size, end)
