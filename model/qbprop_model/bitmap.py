@@ -52,6 +52,14 @@ class Bitmap:
         words[: len(self.bits)] = self.bits
         return digest(np.packbits(words, bitorder="little").tobytes())
 
+    def differs_from(self, other: "Bitmap | None") -> bool:
+        """Whether its bits are others, and more than their number is to be known of them."""
+        if other is not None and len(self.bits) != len(other.bits):
+            return True
+        if np.count_nonzero(self.bits) in (0, len(self.bits)):
+            return False
+        return other is None or not np.array_equal(self.bits, other.bits)
+
     def dirty_ranges(self, size: int) -> list[tuple[int, int]]:
         """The dirty byte ranges ``(start, end)`` on a node of ``size`` bytes, ascending."""
         edges = np.flatnonzero(np.diff(self.bits.astype(np.int8), prepend=0, append=0))

@@ -122,9 +122,9 @@ class Expectation:
     """What must hold after one operation.
 
     ``data``: the bytes a read returns. ``bitmaps``: every named bitmap of every node, by node
-    name. ``digests``: (node, bitmap) → SHA-256 as in semantics 2.1, for each bitmap that the
-    operation could have touched. ``jobs``: the jobs that ran, by id. ``contents``: files
-    (by image name) whose every byte is to be compared now.
+    name. ``digests``: (node, bitmap) → SHA-256 as in semantics 2.1, for each bitmap whose
+    bits changed, unless the number of dirty ones tells all. ``jobs``: the jobs that ran, by id.
+    ``contents``: files (by image name) whose every byte is to be compared now.
     """
 
     refusal: Refusal | None = None

@@ -86,6 +86,14 @@ class State:
             return None
         return self.rules.view(self.chain(image))
 
+    def named_bitmaps(self) -> dict[tuple[str, str], Bitmap]:
+        """All bitmaps by (node, name)."""
+        return {
+            (name, key): bitmap
+            for name, node in self.nodes.items()
+            for key, bitmap in node.bitmaps.items()
+        }
+
     # --- look-ups -------------------------------------------------------------------------
 
     def resolve(self, reference: str, reason: Reason) -> tuple[str, Node]:

@@ -1,6 +1,9 @@
 """The World: everything qbprop believes about QEMU; one operation moves it one step."""
 
-from qbprop_model.effects import effect, references
+from collections.abc import Mapping
+
+from qbprop_model.bitmap import Bitmap
+from qbprop_model.effects import effect
 from qbprop_model.expectation import BitmapState, Expectation, JobEnd
 from qbprop_model.image import Refused
 from qbprop_model.operations import InvalidOperationError, Operation
@@ -18,6 +21,7 @@ class World(State):
         """
         if operation.engine not in self.engines:
             raise InvalidOperationError(f"there is no engine {operation.engine}")
+        before = self.named_bitmaps()
         trial = self.copy()
         trial.step += 1
         try:
@@ -29,29 +33,24 @@ class World(State):
             self.images, self.vague = trial.images, trial.vague
         else:
             self.__dict__.update(trial.__dict__)
-        return self._expect(outcome, self.addressed(operation))
+        after = self.named_bitmaps()
+        changed = {
+            key: bitmap for key, bitmap in after.items() if bitmap.differs_from(before.get(key))
+        }
+        return self._expect(outcome, changed)
 
     def final(self) -> Expectation:
         """What must hold at the end of an example: every digest, every byte."""
         targets = tuple(name for name in self.images if "." not in name)
         everything = Outcome(contents=(*self.nodes, *targets))
-        return self._expect(everything, tuple(self.nodes))
+        return self._expect(everything, self.named_bitmaps())
 
-    def addressed(self, operation: Operation) -> tuple[str, ...]:
-        """The nodes whose bitmaps the operation could have touched."""
-        found = {self.roots.get(ref, ref) for ref in references(operation)}
-        return tuple(name for name in self.nodes if name in found)
-
-    def _expect(self, outcome: Outcome, addressed: tuple[str, ...]) -> Expectation:
+    def _expect(self, outcome: Outcome, digested: Mapping[tuple[str, str], Bitmap]) -> Expectation:
         bitmaps: dict[str, dict[str, BitmapState]] = {
             name: {key: bitmap.state for key, bitmap in node.bitmaps.items()}
             for name, node in self.nodes.items()
         }
-        digests = {
-            (name, key): bitmap.digest
-            for name in addressed
-            for key, bitmap in self.nodes[name].bitmaps.items()
-        }
+        digests = {key: bitmap.digest for key, bitmap in digested.items()}
         contents = {
             name: view for name in outcome.contents if (view := self.contents(name)) is not None
         }

@@ -32,7 +32,7 @@ def check(name: str, expected: Expectation, observed: Observation, features: Fea
     check_events(name, expected.jobs, observed.events)
     if observed.bitmaps is not None:
         check_nodes(name, expected, observed)
-        check_jobs(name, observed.jobs)
+    check_jobs(name, observed.jobs)
     check_digests(name, expected, observed)
     for refused in observed.aftermath:
         raise ReplyFinding(name, f"then {normalise(refused.text)}", "ok", refused.text)

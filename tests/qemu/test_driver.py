@@ -62,7 +62,7 @@ def test_a_write_is_seen_in_bitmap_digest_and_data(driver: Driver) -> None:
     assert (seen.refused, seen.events, seen.anonymous, seen.aftermath) == (None, (), (), ())
     assert (seen.jobs, seen.other_nodes, seen.stderr) == ((), (), "")
     assert seen.sizes == {"drive0": MIB}
-    seen = driver.perform(op.Read(node="drive0", offset=65535, length=2), query=False)
+    seen = driver.perform(op.Read(node="drive0", offset=65535, length=2))
     assert seen.data is not None
     assert seen.data.tobytes() == Stamp(7).render(65535, 2).tobytes()
     assert seen.bitmaps is None
@@ -70,9 +70,9 @@ def test_a_write_is_seen_in_bitmap_digest_and_data(driver: Driver) -> None:
 
 def test_a_plain_read_asks_nothing_else(driver: Driver) -> None:
     add_disk(driver)
-    driver.perform(op.Read(node="drive0", offset=0, length=1), query=False)
+    driver.perform(op.Read(node="drive0", offset=0, length=1))
     before = driver.round_trips
-    driver.perform(op.Read(node="drive0", offset=0, length=1), query=False)
+    driver.perform(op.Read(node="drive0", offset=0, length=1))
     assert driver.round_trips - before == (0 if driver.transport == "nbd" else 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.guest import RANGE_LIMIT, TRANSFER_LIMIT, GuestIo, pieces
 from qbprop.qemu.guest_hmp import HmpGuest
-from qbprop.qemu.guest_nbd import NbdGuest
+from qbprop.qemu.guest_nbd import NbdConnection, NbdGuest
 from qbprop.qemu.monitor import Command, Error, QemuDied, QemuSilent
 from qbprop.qemu.observation import RequestRefused
 from qbprop.qemu.primitives import GuestKind, GuestRequest
@@ -215,10 +215,11 @@ def test_a_stopped_qemu_is_noticed_while_connecting(binaries: Binaries, tmp_path
         guest = NbdGuest(process, tmp_path)
         add_disk(process, tmp_path)
         guest.attach("drive0")
+        guest.perform(request("write", 0, 1))
         process.monitor.timeout = 0.1
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(QemuSilent, match="connect"):
-            guest.perform(request("write", 0, 1))
+            NbdConnection(process, tmp_path, "drive0")
 
 
 def test_a_lost_connection_is_refused_and_made_again(binaries: Binaries, tmp_path: Path) -> None:
@@ -239,8 +240,8 @@ def test_a_detached_disk_can_be_resized(binaries: Binaries, tmp_path: Path) -> N
         guest = NbdGuest(process, tmp_path)
         add_disk(process, tmp_path)
         guest.attach("drive0", "device0")
-        assert isinstance(process.monitor.execute(resize), Error)
         guest.perform(GuestRequest("device0", "flush"))
+        assert isinstance(process.monitor.execute(resize), Error)
         guest.detach("device0")
         assert process.monitor.execute(resize) == {}
         guest.reattach("device0")

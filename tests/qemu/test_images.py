@@ -106,7 +106,7 @@ def test_patterns_are_written_in_order(images: Images, form: str) -> None:
     images.make(MakeImage("a.img", made))
     data = bytearray(Stamp(3).render(100, 70_000).tobytes())
     data[59_900:59_910] = b"\x09" * 10
-    with RawFile(images.flatten("a.img")) as source:
+    with RawFile(images.flatten("a.img"), scratch=True) as source:
         assert first_difference(source, Pieces(MIB, {100: bytes(data)})) is None
 
 

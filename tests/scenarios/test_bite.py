@@ -69,7 +69,7 @@ BROKEN = {
     "sync_dirty_bitmap_missing": (NoModeRefused, "reply"),
     "sync_dirty_bitmap_not_found": (UnknownTakenForMissing, "reply"),
     "sync_dirty_bitmap_bad_granularity": (AnyGranularity, "reply"),
-    "growing_before_backup": (NotResized, "dirty-set"),
+    "growing_before_backup": (NotResized, "count"),
 }
 
 

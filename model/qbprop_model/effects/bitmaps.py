@@ -1,6 +1,6 @@
 """Bitmap commands (semantics 1.1, 3)."""
 
-from qbprop_model.effects.dispatch import effect, references
+from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Refused
 from qbprop_model.operations import (
@@ -104,8 +104,3 @@ def _(op: BitmapMerge, world: State) -> Outcome:
     world.usable(op.node, op.target)
     world.put_bitmap(name, op.target, world.rules.merge(target, sources, size))
     return Outcome()
-
-
-@references.register
-def _(op: BitmapMerge) -> tuple[str, ...]:
-    return (op.node, *(source.node for source in op.sources if source.node is not None))

@@ -1,4 +1,4 @@
-"""The two questions every operation answers; the family modules register the answers."""
+"""What every operation does; the family modules register it."""
 
 from functools import singledispatch
 
@@ -14,10 +14,3 @@ def effect(operation: Operation, world: State) -> Outcome:  # noqa: ARG001 - the
     ``world``), :class:`InvalidOperationError` where the operation makes no sense.
     """
     raise InvalidOperationError(f"{type(operation).__name__} is no operation of its own")
-
-
-@singledispatch
-def references(operation: Operation) -> tuple[str, ...]:
-    """The names of the nodes and drives whose bitmaps the operation may touch."""
-    node = getattr(operation, "node", None)
-    return (node,) if isinstance(node, str) else ()

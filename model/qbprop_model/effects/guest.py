@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from qbprop_model.data import SECTOR, all_zero
-from qbprop_model.effects.dispatch import effect, references
+from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Cell, Chain, Image, Refused
 from qbprop_model.operations import (
@@ -54,12 +54,6 @@ def _(op: Read, world: State) -> Outcome:
 def _(op: Flush, world: State) -> Outcome:
     world.resolve(op.node, Reason.GUEST_NOT_FOUND)
     return Outcome()
-
-
-@references.register(Read)
-@references.register(Flush)
-def _(_: Read | Flush) -> tuple[str, ...]:
-    return ()
 
 
 @effect.register

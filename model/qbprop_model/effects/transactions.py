@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from qbprop_model.effects.backups import finish_jobs, open_target, start_backup
 from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
-from qbprop_model.effects.dispatch import effect, references
+from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Refused
 from qbprop_model.operations import (
@@ -52,8 +52,3 @@ def _act(action: Action, world: State, *, grouped: bool) -> None:
             start_remove(action, world)
         case _:
             effect(action, world)
-
-
-@references.register
-def _(op: Transaction) -> tuple[str, ...]:
-    return tuple(ref for action in op.actions for ref in references(action))

@@ -45,7 +45,7 @@ def patterns(draw: st.DrawFn, size: int) -> tuple[Pattern, ...]:
 
 def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
     """One image, which may hold data already."""
-    raw = seldom(draw, 4)
+    raw = (size is None or size <= RAW_LIMIT) and seldom(draw, 4)
     cluster = 65536 if raw else pick(draw, CLUSTERS)
     if size is None:
         size = sizes(draw, cluster, RAW_LIMIT if raw else max(HUGE))

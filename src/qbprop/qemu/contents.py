@@ -52,10 +52,11 @@ class Difference:
 
 
 class RawFile:
-    """A sparse raw file as a source; the file is deleted when it is left."""
+    """A sparse raw file as a source; a ``scratch`` file is deleted when it is left."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, scratch: bool = False) -> None:
         self._path = path
+        self._scratch = scratch
         self._descriptor = os.open(path, os.O_RDONLY)
         self.size = os.fstat(self._descriptor).st_size
 
@@ -64,9 +65,10 @@ class RawFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close and delete the file."""
+        """Close the file, and delete it if that is due."""
         os.close(self._descriptor)
-        self._path.unlink()
+        if self._scratch:
+            self._path.unlink()
 
     def data_extents(self) -> Iterable[tuple[int, int]]:
         """The file's ranges that are not holes."""

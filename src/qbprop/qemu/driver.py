@@ -22,12 +22,13 @@ from qbprop.qemu.monitor import Command, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import plan, target_file
-from qbprop.qemu.primitives import GuestRequest
+from qbprop.qemu.primitives import AwaitJobs, GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import (
     EXPORTS_QUERY,
     JOBS_QUERY,
     NODES_QUERY,
+    accepted,
     digest_query,
     digests_of,
     state_of,
@@ -35,7 +36,7 @@ from qbprop.qemu.query import (
 from qbprop.qemu.readback import Reader
 from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents
-from qbprop_model.operations import AddDisk, Operation
+from qbprop_model.operations import AddDisk, CreateImage, Flush, Operation, Read, RebaseImage
 
 __all__ = ["Driver", "Observation", "Refused"]
 
@@ -120,27 +121,32 @@ class Driver:
     def timeout(self, seconds: float) -> None:
         self._timeout = self._process.monitor.timeout = self._images.timeout = seconds
 
-    def perform(
-        self, operation: Operation, digests: Bitmaps = (), *, query: bool = True
-    ) -> Observation:
-        """Perform ``operation`` and observe what followed.
+    def perform(self, operation: Operation, digests: Bitmaps = ()) -> Observation:
+        """Perform ``operation`` and observe what followed, as far as it can have followed.
 
-        The SHA-256 of each bitmap in ``digests`` is asked for, and with ``query`` the state of
-        nodes and jobs. Raises the gone exceptions; then `reset` comes next.
+        The SHA-256 of each bitmap in ``digests`` is asked for. The state of the nodes is, but
+        after what never reaches them; that of the jobs, where there was one. Raises the gone
+        exceptions; then `reset` comes next.
         """
         with self._tainting():
-            asked = _queries(digests, query=query)
-            outcome = self._performer.perform(plan(operation), asked)
+            planned = plan(operation)
+            queries = [digest_query(node, name) for node, name in digests]
+            nodes = not _reaches_no_node(operation)
+            queries += [NODES_QUERY] if nodes else []
+            queries += [JOBS_QUERY] if AwaitJobs() in planned.settle else []
+            outcome = self._performer.perform(planned, queries)
             if isinstance(operation, AddDisk) and outcome.refused is None:
                 self._disks[operation.node] = operation.drive
-            return self._observation(outcome, digests, query=query)
+            return self._observation(outcome, digests, queries)
 
     def observe(self, digests: Bitmaps = ()) -> Observation:
         """The state as it is, without an operation. Raises the gone exceptions."""
         with self._tainting():
-            replies = self._process.monitor.execute_all(_queries(digests, query=True))
+            queries = [digest_query(node, name) for node, name in digests]
+            queries += [NODES_QUERY, JOBS_QUERY]
+            replies = self._process.monitor.execute_all(queries)
             events = self._process.monitor.events()
-            return self._observation(Outcome(replies=replies, events=events), digests, query=True)
+            return self._observation(Outcome(replies=replies, events=events), digests, queries)
 
     def read_disk(self, node: str, start: int, length: int) -> Bytes | Refused:
         """Read from an open disk as a guest does. Raises the gone exceptions."""
@@ -232,9 +238,13 @@ class Driver:
             self._tainted = True
             raise
 
-    def _observation(self, outcome: Outcome, digests: Bitmaps, *, query: bool) -> Observation:
+    def _observation(
+        self, outcome: Outcome, digests: Bitmaps, queries: Sequence[Command]
+    ) -> Observation:
         replies = outcome.replies
-        state = state_of(*replies[-2:]) if query else None
+        answers = {query.name: reply for query, reply in zip(queries, replies, strict=True)}
+        nodes = answers.get(NODES_QUERY.name)
+        state = None if nodes is None else state_of(nodes)
         return Observation(
             refused=outcome.refused,
             data=outcome.data,
@@ -244,7 +254,7 @@ class Driver:
             sizes=state.sizes if state else {},
             other_nodes=state.other_nodes if state else (),
             digests=digests_of(digests, replies[: len(digests)]),
-            jobs=state.jobs if state else (),
+            jobs=tuple(accepted(answers.get(JOBS_QUERY.name, ()))),
             stderr=self._process.stderr_text(),
             aftermath=tuple(outcome.aftermath),
             exchange=tuple(outcome.exchange),
@@ -272,9 +282,9 @@ def _close_disk(node: str, drive: str | None) -> Command:
     return Command("human-monitor-command", {"command-line": f"drive_del {drive}"})
 
 
-def _queries(digests: Bitmaps, *, query: bool) -> Sequence[Command]:
-    asked = [digest_query(node, name) for node, name in digests]
-    return [*asked, NODES_QUERY, JOBS_QUERY] if query else asked
+def _reaches_no_node(operation: Operation) -> bool:
+    """Whether an operation changes no open node, whatever becomes of it."""
+    return isinstance(operation, Read | Flush | CreateImage | RebaseImage)
 
 
 def _guest_class(transport: str | None) -> Callable[[QemuProcess, Path], GuestIo]:

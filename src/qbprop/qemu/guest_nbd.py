@@ -139,7 +139,8 @@ class NbdGuest:
     """Guest requests over NBD; each disk has a writable export of its own.
 
     What NBD cannot do, compressed writes, goes through the human monitor. The server is
-    started with the first export. A connection is made with the first request.
+    started with the first export; an export and the connection to it are made with the first
+    request.
     """
 
     name = "nbd"
@@ -151,20 +152,20 @@ class NbdGuest:
         self._started = False
         self._count = 0
         self._nodes: dict[str, str] = {}
+        self._read_only: set[str] = set()
         self._exports: dict[str, str] = {}
         self._connections: dict[str, NbdConnection] = {}
 
     def attach(self, node: str, drive: str | None = None, *, writable: bool = True) -> None:
-        """Add an export of ``node``, under the node's name."""
+        """Know ``node``, under its own name and that of its drive."""
         self._nodes[node] = node
         if drive is not None:
             self._nodes[drive] = node
-        self._export(node, writable=writable)
+        if not writable:
+            self._read_only.add(node)
 
     def reattach(self, name: str) -> None:
-        """Add the export of a known disk again."""
-        if name in self._nodes:
-            self._export(self._nodes[name], writable=True)
+        """Nothing: the export is added again with the next request."""
 
     def detach(self, name: str) -> None:
         """Delete a disk's export and wait until it is gone."""
@@ -174,6 +175,7 @@ class NbdGuest:
         """Delete all exports and wait until they are gone."""
         self._delete(list(self._exports))
         self._nodes.clear()
+        self._read_only.clear()
 
     def perform(self, request: GuestRequest) -> Bytes | None:
         """Send a request, in pieces where it is too long, and await its end."""
@@ -193,15 +195,21 @@ class NbdGuest:
         """The bytes of an attached disk."""
         return self._connection(name)
 
-    def _export(self, node: str, *, writable: bool) -> None:
+    def _export(self, node: str) -> None:
         commands = []
         if not self._started:
             address = {"type": "unix", "data": {"path": SOCKET}}
             commands.append(Command("nbd-server-start", {"addr": address}))
         self._count += 1
         identifier = f"{node}.{self._count}"
-        options = {"type": "nbd", "id": identifier, "node-name": node, "name": node}
-        commands.append(Command("block-export-add", options | {"writable": writable}))
+        options = {
+            "type": "nbd",
+            "id": identifier,
+            "node-name": node,
+            "name": node,
+            "writable": node not in self._read_only,
+        }
+        commands.append(Command("block-export-add", options))
         self._execute(commands)
         self._started = True
         self._exports[node] = identifier
@@ -224,8 +232,10 @@ class NbdGuest:
     def _connection(self, name: str) -> NbdConnection:
         """The connection to the disk called ``name``, made now if there is none."""
         node = self._nodes.get(name)
-        if node is None or node not in self._exports:
+        if node is None:
             raise RequestRefused(Refused("guest", "ENOENT", f"no disk is called '{name}'"))
+        if node not in self._exports:
+            self._export(node)
         connection = self._connections.get(node)
         if connection is None or connection.lost:
             try:

@@ -57,6 +57,15 @@ class Images:
         """The format of a file as it is now; "raw" where there is none."""
         return format_of(self._folder / file)
 
+    def path(self, file: str) -> Path:
+        """Where a file is."""
+        return self._folder / file
+
+    def is_plain(self, file: str) -> bool:
+        """Whether a file's bytes are those of the disk in it: raw, and of whole sectors."""
+        path = self.path(file)
+        return path.is_file() and format_of(path) == "raw" and path.stat().st_size % SECTOR == 0
+
     def run(self, program: Program) -> None:
         """Run a program in the folder. Raises RequestRefused when its exit status is not 0."""
         code, output = self._run(program)

@@ -16,13 +16,12 @@ EXPORTS_QUERY = Command("query-block-exports")
 
 @dataclass(frozen=True)
 class State:
-    """The replies to the queries, sorted; the fields are those of Observation."""
+    """The reply to the query, sorted; the fields are those of Observation."""
 
     bitmaps: Mapping[str, Mapping[str, BitmapState]]
     anonymous: tuple[tuple[str, Mapping[str, Any]], ...]
     sizes: Mapping[str, int]
     other_nodes: tuple[str, ...]
-    jobs: tuple[Mapping[str, Any], ...]
 
 
 def digest_query(node: str, name: str) -> Command:
@@ -30,8 +29,8 @@ def digest_query(node: str, name: str) -> Command:
     return Command("x-debug-block-dirty-bitmap-sha256", {"node": node, "name": name})
 
 
-def state_of(nodes: Reply, jobs: Reply) -> State:
-    """The state that the replies to NODES_QUERY and JOBS_QUERY show.
+def state_of(nodes: Reply) -> State:
+    """The state that the reply to NODES_QUERY shows.
 
     Nodes that QEMU named itself ("#block123") are not reported, but for nameless bitmaps.
     """
@@ -47,7 +46,7 @@ def state_of(nodes: Reply, jobs: Reply) -> State:
             bitmaps[name] = {e["name"]: _bitmap(e) for e in entries if "name" in e}
         elif not name.startswith("#block"):
             others.append(name)
-    return State(bitmaps, tuple(anonymous), sizes, tuple(sorted(others)), tuple(accepted(jobs)))
+    return State(bitmaps, tuple(anonymous), sizes, tuple(sorted(others)))
 
 
 def digests_of(

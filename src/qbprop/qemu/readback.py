@@ -38,8 +38,11 @@ class Reader:
     ) -> Difference | Refused | None:
         """Compare what a file and its chain hold; no one may have the file open for writing."""
         try:
+            if through == "qemu" and self._images.is_plain(file):
+                with RawFile(self._images.path(file)) as source:
+                    return first_difference(source, expected)
             if through == "program" or self._guest.name != "nbd":
-                with RawFile(self._images.flatten(file)) as source:
+                with RawFile(self._images.flatten(file), scratch=True) as source:
                     return first_difference(source, expected)
             with self._opened(file):
                 return first_difference(self._guest.source(READER_NODE), expected)
