@@ -43,13 +43,13 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @rule(ops=drawn(guest.behind_writes, bitmaps.bitmap_command))
+    @rule(ops=drawn(guest.burst, bitmaps.bitmap_command))
     def bitmap_command(self, ops: Iterable[Operation]) -> None:
         """Add, clear, enable, disable or remove a bitmap."""
         self.perform(ops)
 
     @step_rule
-    @rule(ops=drawn(guest.behind_writes, bitmaps.merge))
+    @rule(ops=drawn(guest.burst, bitmaps.merge))
     def bitmap_merge(self, ops: Iterable[Operation]) -> None:
         """Merge bitmaps."""
         self.perform(ops)
@@ -73,10 +73,10 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @rule(op=drawn(guest.resize))
-    def resize(self, op: Operation) -> None:
+    @rule(ops=drawn(guest.resizes))
+    def resize(self, ops: Iterable[Operation]) -> None:
         """Grow or shrink a disk."""
-        self.perform(op)
+        self.perform(ops)
 
     @step_rule
     @rule(op=drawn(backups.target))
@@ -85,7 +85,7 @@ class BlockMachine(MachineBase):
         self.perform(op)
 
     @step_rule
-    @rule(ops=drawn(guest.behind_writes, transactions.transaction))
+    @rule(ops=drawn(guest.burst, transactions.transaction))
     def transaction(self, ops: Iterable[Operation]) -> None:
         """A transaction of bitmap commands and backups."""
         self.perform(ops)

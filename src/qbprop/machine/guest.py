@@ -1,6 +1,7 @@
 """What guests do: reads, writes, zeroes, discards; and resizing their disks."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from qbprop_model.image import Alloc
 from qbprop_model.operations import (
     Discard,
     Flush,
+    InvalidOperationError,
     Operation,
     Read,
     Resize,
@@ -28,6 +30,7 @@ from qbprop_model.operations import (
     WriteCompressed,
     WriteZeroes,
 )
+from qbprop_model.state import Node
 from qbprop_model.world import World
 
 SHRINK_LIMIT = 1 << 20
@@ -61,12 +64,30 @@ def requests(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     return tuple(request(draw, world) for _ in range(pick(draw, (1, 2, 3, 5))))
 
 
+def few(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """No request as often as some."""
+    return tuple(request(draw, world) for _ in range(pick(draw, (0, 1, 0, 3))))
+
+
 def behind_writes(
     draw: st.DrawFn, world: World, choose: Callable[[st.DrawFn, World], Operation]
 ) -> tuple[Operation, ...]:
-    """What ``choose`` returns, behind what a guest may have written: often nothing."""
-    before = tuple(request(draw, world) for _ in range(pick(draw, (0, 1, 0, 2))))
-    return (*before, choose(draw, world))
+    """What ``choose`` returns, behind what a guest may have written."""
+    return (*few(draw, world), choose(draw, world))
+
+
+def burst(
+    draw: st.DrawFn, world: World, choose: Callable[[st.DrawFn, World], Operation]
+) -> tuple[Operation, ...]:
+    """A few times what ``choose`` returns, each behind writes: what is cheap comes in numbers."""
+    scratch = world.copy()
+    found: list[Operation] = []
+    for _ in range(pick(draw, (1, 2, 3, 4))):
+        for operation in behind_writes(draw, scratch, choose):
+            found.append(operation)
+            with suppress(InvalidOperationError):
+                scratch.apply(operation)
+    return tuple(found)
 
 
 def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:
@@ -87,10 +108,27 @@ def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:
     return WriteCompressed(node=ref, offset=offset, length=min(length, size - offset), **data(draw))
 
 
-def resize(draw: st.DrawFn, world: World) -> Resize:
-    """Grow, shrink, same, to zero."""
+def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """Grow, shrink, same, to zero; one in three times after a write, and back again."""
     name = pick(draw, present(world))
-    node = world.nodes[name]
+    node, old = world.nodes[name], world.size(world.nodes[name])
+    ref, size = named(draw, world, name), new_size(draw, world, node)
+    resize = Resize(node=ref, size=size)
+    if old % SECTOR or not seldom(draw, 3):
+        return (resize,)
+    low, high = min(size, old), max(size, old)
+    offset = max(0, pick(draw, (low, high - SECTOR, low - SECTOR, low // 2, high // 2)))
+    length = min(pick(draw, (SECTOR, 65536, 1 << 20)), old - offset)
+    back = Resize(node=ref, size=pick(draw, (old, high, low + SECTOR)))
+    return (
+        Write(node=ref, offset=min(offset, old), length=max(length, 0), **data(draw)),
+        resize,
+        back,
+    )
+
+
+def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
+    """A size in bytes that a disk can get."""
     image, old = world.images[node.image], world.size(node)
     qcow2 = image.format == "qcow2"
     grains = [SECTOR, 65536, image.cluster_size if qcow2 else SECTOR]
@@ -104,6 +142,4 @@ def resize(draw: st.DrawFn, world: World) -> Resize:
     elif seldom(draw, 6):
         size += 1000
     finest = min((bitmap.granularity for bitmap in node.bitmaps.values()), default=1 << 31)
-    if size // finest > BITS_LIMIT:
-        size = old
-    return Resize(node=named(draw, world, name), size=size)
+    return old if size // finest > BITS_LIMIT else size

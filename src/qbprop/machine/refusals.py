@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from qbprop.machine.backups import MODES, backup, create_image
-from qbprop.machine.bitmaps import BY_NAME, bitmap_add
+from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command
 from qbprop.machine.draws import (
     SECTOR,
     below,
@@ -136,8 +136,8 @@ def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
     size = world.size(world.nodes[where])
     unlike = [source for source in sources if world.size(world.nodes[source.node or ""]) != size]
     culprit = pick(draw, [MergeSource(name=name, node=node), *unlike])
-    chosen = [pick(draw, sources) for _ in range(pick(draw, (0, 1, 2)))]
-    chosen.insert(below(draw, len(chosen) + 1), culprit)
+    chosen = [pick(draw, sources) for _ in range(pick(draw, (1, 0, 2)))]
+    chosen.insert(len(chosen) - below(draw, len(chosen) + 1), culprit)
     target = pick(draw, sorted(world.nodes[where].bitmaps))
     return BitmapMerge(node=named(draw, world, where), target=target, sources=tuple(chosen))
 
@@ -202,7 +202,10 @@ def refused_disk(draw: st.DrawFn, world: World) -> Operation:
 
 
 def refused_transaction(draw: st.DrawFn, world: World) -> Transaction:
-    """A transaction of one action, which is refused."""
+    """A transaction of one action, which is refused; or one that must not be grouped."""
+    if seldom(draw, 3):
+        bitmap_action = bitmap_command(draw, world)
+        return Transaction(actions=(bitmap_action,), grouped=True)
     return Transaction(actions=(refused_action(draw, world),))
 
 
@@ -234,4 +237,4 @@ def refused_action(draw: st.DrawFn, world: World) -> Action:
 
 def refusals(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few operations of any kind that are refused."""
-    return tuple(pick(draw, ALL)(draw, world) for _ in range(pick(draw, (2, 4, 8))))
+    return tuple(pick(draw, ALL)(draw, world) for _ in range(pick(draw, (3, 5, 9))))

@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from qbprop.machine import guest
 from qbprop.machine.backups import create_image
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import pick, seldom
@@ -11,7 +12,7 @@ from qbprop_model.world import World
 
 
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """One to three disks, most with bitmaps, some with an image to back up into."""
+    """One to three disks, most with bitmaps, some with an image to back up into; some writes."""
     scratch = world.copy()
     found: list[Operation] = []
 
@@ -26,4 +27,4 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             add(bitmap_add(draw, scratch, disk.node))
         if seldom(draw, 2):
             add(create_image(draw, scratch, disk.layers[0].size))
-    return tuple(found)
+    return (*found, *guest.few(draw, scratch))

@@ -33,23 +33,23 @@ def sizes(draw: st.DrawFn, cluster: int, largest: int) -> int:
     return min(max(size, SECTOR), SMALL)
 
 
-def patterns(draw: st.DrawFn, size: int) -> tuple[Pattern, ...]:
+def patterns(draw: st.DrawFn, size: int, least: int) -> tuple[Pattern, ...]:
     """What is on an image before it is opened: nothing, or a few stamped ranges."""
     found = []
-    for _ in range(pick(draw, [0, 0, 1, 2])):
-        length = min(pick(draw, [SECTOR, 65536, 70000, 1 << 20]), size)
+    for _ in range(max(least, pick(draw, [0, 0, 1, 2]))):
+        length = min(pick(draw, [1 << 20, 70000, SECTOR, SMALL]), size)
         offset = below(draw, min(size - length, SMALL) // SECTOR + 1) * SECTOR
         found.append(Pattern(offset=offset, length=length, **data(draw)))
     return tuple(found)
 
 
-def layers(draw: st.DrawFn, size: int | None = None) -> Layer:
-    """One image, which may hold data already."""
+def layers(draw: st.DrawFn, size: int | None = None, *, data_in_it: int = 0) -> Layer:
+    """One image, which may hold data already: ``data_in_it`` ranges at least."""
     raw = (size is None or size <= RAW_LIMIT) and seldom(draw, 4)
     cluster = 65536 if raw else pick(draw, CLUSTERS)
     if size is None:
         size = sizes(draw, cluster, RAW_LIMIT if raw else max(HUGE))
-    data_in = patterns(draw, size)
+    data_in = patterns(draw, size, data_in_it)
     if raw:
         return Layer(format="raw", size=size, data=data_in)
     if size > SMALL:
@@ -63,9 +63,9 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     """A disk in the first empty slot."""
     slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
     chain = [layers(draw)]
-    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4):
+    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 3):
         other = None if seldom(draw, 2) else chain[0].size
-        chain.append(layers(draw, other))
+        chain.append(layers(draw, other, data_in_it=1))
     discard = pick(draw, DISCARDS)
     return AddDisk(
         node=NODES[slot],

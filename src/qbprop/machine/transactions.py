@@ -4,26 +4,38 @@ from hypothesis import strategies as st
 
 from qbprop.machine.backups import backup
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_merge, by_name
-from qbprop.machine.draws import below, pick, seldom, sited
+from qbprop.machine.draws import below, find, pick, seldom, sited
 from qbprop.machine.refusals import refused_action
-from qbprop_model.operations import Abort, Action, Backup, InvalidOperationError, Transaction
+from qbprop_model.operations import (
+    Abort,
+    Action,
+    Backup,
+    BitmapAction,
+    BitmapAdd,
+    BitmapMerge,
+    BlockdevBackup,
+    DriveBackup,
+    InvalidOperationError,
+    MergeSource,
+    Transaction,
+)
 from qbprop_model.world import World
 
-KINDS = (*BY_NAME, "add", "merge", "backup", "merge", "backup")
+KINDS = (*BY_NAME, "add", "merge", "backup", "merge", "backup", "again", "again")
 
 
 def transaction(draw: st.DrawFn, world: World) -> Transaction:
     """Actions that go together: each is drawn from the World as the ones before left it."""
     grouped = seldom(draw, 12)
-    doomed = seldom(draw, 40 if grouped else 4)
+    doomed = seldom(draw, 40 if grouped else 3)
     actions: list[Action] = []
     scratch = world
     for _ in range(pick(draw, (2, 1, 3, 4, 0))):
         actions.append(_action(draw, scratch, actions, grouped=grouped))
         scratch = _after(world, actions) or scratch
     if doomed:
-        culprit = Abort() if seldom(draw, 3) else refused_action(draw, scratch)
-        actions.insert(below(draw, len(actions) + 1), culprit)
+        culprit = Abort() if seldom(draw, 2) else refused_action(draw, scratch)
+        actions.insert(len(actions) - below(draw, len(actions) + 1), culprit)
     return Transaction(actions=tuple(actions), grouped=grouped)
 
 
@@ -39,11 +51,43 @@ def _after(world: World, actions: list[Action]) -> World | None:
 
 def _action(draw: st.DrawFn, world: World, before: list[Action], *, grouped: bool) -> Action:
     kind = "backup" if grouped else pick(draw, KINDS)
+    named = [
+        (action.node, name)
+        for action in before
+        if not isinstance(action, Abort) and (name := _bitmap_of(action)) is not None
+    ]
+    if kind == "again" and named:
+        return _again(draw, world, *pick(draw, named))
     if kind == "backup":
         return backup(draw, world, [action for action in before if isinstance(action, Backup)])
     if kind == "add" or not sited(world):
         return bitmap_add(draw, world)
-    if kind == "merge":
+    if isinstance(kind, str):
         return bitmap_merge(draw, world)
-    assert not isinstance(kind, str)
     return by_name(draw, world, kind)
+
+
+def _bitmap_of(action: BitmapAction | Backup) -> str | None:
+    """The bitmap that an action changes, if any."""
+    match action:
+        case DriveBackup() | BlockdevBackup():
+            return action.bitmap
+        case BitmapMerge():
+            return action.target
+        case _:
+            return action.name
+
+
+def _again(draw: st.DrawFn, world: World, node: str, name: str) -> Action:
+    """What has to do with the bitmap of an earlier action, whatever became of it by then."""
+    found = find(world, node)
+    siblings = sorted({*(found.bitmaps if found else ()), name})
+    cls = pick(draw, ("merge", *BY_NAME, "merge", "add"))
+    if cls == "add":
+        return BitmapAdd(node=node, name=name)
+    if isinstance(cls, str):
+        target, source = pick(draw, siblings), name
+        if seldom(draw, 2):
+            target, source = source, target
+        return BitmapMerge(node=node, target=target, sources=(MergeSource(name=source),))
+    return cls(node=node, name=name)
