@@ -89,10 +89,10 @@ def partly_dirty(bitmaps: Mapping[str, Bitmap]) -> list[str]:
     return partly or sorted(bitmaps)
 
 
-def modes(draw: st.DrawFn, bitmaps: Mapping[str, Bitmap]) -> dict[str, Any]:
-    """Sync mode, bitmap and bitmap mode."""
-    if not bitmaps or seldom(draw, 10):
-        return {"sync": pick(draw, ("full", "top"))}
+def modes(draw: st.DrawFn, bitmaps: Mapping[str, Bitmap], *, chain: bool) -> dict[str, Any]:
+    """Sync mode, bitmap and bitmap mode; of the disk's ``chain`` often the top alone."""
+    if not bitmaps or seldom(draw, 4 if chain else 10):
+        return {"sync": pick(draw, ("full", "top", "top") if chain else ("full", "top"))}
     bitmap = pick(draw, sorted(bitmaps) if seldom(draw, 3) else partly_dirty(bitmaps))
     if seldom(draw, 8):
         sync = pick(draw, ("full", "top"))
@@ -118,12 +118,13 @@ def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Ba
         ref = name
     used = {other.target for other in beside}
     taken = {other.bitmap for other in beside}
+    free_bitmaps = {key: bitmap for key, bitmap in node.bitmaps.items() if key not in taken}
     job = JOBS[min(len(beside), len(JOBS) - 1)]
     given: dict[str, Any] = {
         "node": ref,
         "job": None if ref == node.drive and seldom(draw, 8) else job,
         "compress": seldom(draw, 6),
-        **modes(draw, {name: node.bitmaps[name] for name in node.bitmaps if name not in taken}),
+        **modes(draw, free_bitmaps, chain=world.images[node.image].backing is not None),
     }
     fitting = [n for n in _existing(world) if world.images[n].size == world.size(node)]
     fitting = [n for n in fitting if n not in used]

@@ -58,12 +58,19 @@ def bitmap_merge(draw: st.DrawFn, world: State) -> BitmapMerge:
         if world.size(world.nodes[where]) == size
         for bitmap in sorted(world.nodes[where].bitmaps)
     ]
+    dirty = [source for source in sources if _is_dirty(world, source, name)]
+    if dirty and not seldom(draw, 4):
+        sources = dirty
     count = 0 if seldom(draw, 60) else pick(draw, (1, 1, 2, 3))
     return BitmapMerge(
         node=named(draw, world, name),
         target=pick(draw, sorted(world.nodes[name].bitmaps)),
         sources=tuple(pick(draw, sources) for _ in range(count)),
     )
+
+
+def _is_dirty(world: State, source: MergeSource, node: str) -> bool:
+    return bool(world.nodes[source.node or node].bitmaps[source.name].bits.any())
 
 
 def bitmap_command(draw: st.DrawFn, world: State) -> BitmapAction:

@@ -16,6 +16,7 @@ from qbprop_model.operations import (
     DriveBackup,
     InvalidOperationError,
     Operation,
+    Resize,
     Transaction,
 )
 from qbprop_model.world import World
@@ -132,4 +133,5 @@ class MachineBase(RuleBasedStateMachine):
         """The checks at the end of an example, unless it failed or met a known finding."""
         if self.over or self.failed or not self.session.trace:
             return
-        self._guarded(lambda: self.session.finish(thorough=self.deep))
+        deep = self.deep or any(isinstance(operation, Resize) for operation in self.session.trace)
+        self._guarded(lambda: self.session.finish(thorough=deep))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qbprop.machine.draws import (
     BITS_LIMIT,
+    LENGTH_LIMIT,
     SECTOR,
     SMALL,
     below,
@@ -109,22 +110,21 @@ def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:
 
 
 def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """Grow, shrink, same, to zero; one in three times after a write, and back again."""
+    """Grow, shrink, same, to zero; every other time there and back again.
+
+    Then the end of the disk is written before, so that there is something to be cut off.
+    """
     name = pick(draw, present(world))
     node, old = world.nodes[name], world.size(world.nodes[name])
     ref, size = named(draw, world, name), new_size(draw, world, node)
     resize = Resize(node=ref, size=size)
-    if old % SECTOR or not seldom(draw, 3):
+    if old % SECTOR or seldom(draw, 2):
         return (resize,)
-    low, high = min(size, old), max(size, old)
-    offset = max(0, pick(draw, (low, high - SECTOR, low - SECTOR, low // 2, high // 2)))
-    length = min(pick(draw, (SECTOR, 65536, 1 << 20)), old - offset)
-    back = Resize(node=ref, size=pick(draw, (old, high, low + SECTOR)))
-    return (
-        Write(node=ref, offset=min(offset, old), length=max(length, 0), **data(draw)),
-        resize,
-        back,
-    )
+    low = min(size, old)
+    offset = max(0, low - pick(draw, (0, SECTOR, 65536)), old - LENGTH_LIMIT)
+    write = Write(node=ref, offset=offset, length=old - offset, **data(draw))
+    back = Resize(node=ref, size=pick(draw, (old, max(size, old), low + SECTOR)))
+    return (resize, back) if seldom(draw, 3) else (write, resize, back)
 
 
 def new_size(draw: st.DrawFn, world: World, node: Node) -> int:

@@ -1,0 +1,97 @@
+"""How long live QEMU takes to contradict a wrong rule, without shrinking."""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.errors import Flaky
+from hypothesis.stateful import get_state_machine_test
+from tests.sensitivity.registry import Variant
+
+from qbprop.campaign.known import known_ids, shipped_known
+from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
+from qbprop.findings import Finding
+from qbprop.lab import Lab
+from qbprop.machine import BlockMachine
+from qbprop.profiles import DEFAULT_PROFILE, SIZES
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One try: what contradicted the wrong rule, and after how much.
+
+    ``finding`` None means that nothing did. ``operations`` is the length of the example, as it
+    was met.
+    """
+
+    variant: str
+    seed: int
+    seconds: float
+    examples: int
+    finding: Finding | None
+
+    @property
+    def operations(self) -> int:
+        """Operations of the example that contradicted."""
+        return len(self.finding.trace) if self.finding else 0
+
+
+class _Over(BaseException):
+    """A round has nothing more to do."""
+
+
+def measure(
+    lab: Lab, variant: Variant, seed: int, *, seconds: float, examples: int = 1_000_000
+) -> Measurement:
+    """Run the machine against QEMU by a wrong model, until that shows.
+
+    Known bugs of QEMU contradict nothing. The launch of QEMU counts.
+    """
+    start = time.monotonic()
+    done = 0
+    found: Finding | None = None
+
+    with variant.active() as rules, lab.session(rules) as session:
+        known = known_ids(shipped_known(), session.driver.version)
+
+        class Measured(BlockMachine):
+            def __init__(self) -> None:
+                nonlocal done
+                super().__init__()
+                done += 1
+
+            def watch(self) -> None:
+                if time.monotonic() - start >= seconds or done > examples:
+                    raise _Over
+
+            def known(self, finding: Finding) -> bool:
+                nonlocal found
+                if finding.id in known:
+                    return True
+                found = finding
+                raise _Over
+
+        body: dict[str, Any] = {"session": session, "thorough": False}
+        machine = type("Measured", (Measured,), body)
+        number = 0
+        while found is None and time.monotonic() - start < seconds and done <= examples:
+            round_of = get_state_machine_test(machine, settings=_settings())
+            with suppress(_Over, Flaky):
+                hypothesis.seed(derived_seed(seed, number))(round_of)()
+            number += 1
+    return Measurement(variant.name, seed, time.monotonic() - start, done, found)
+
+
+def _settings() -> settings:
+    return settings(
+        max_examples=ROUND_EXAMPLES,
+        stateful_step_count=SIZES[DEFAULT_PROFILE].steps,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+    )
