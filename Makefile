@@ -7,7 +7,7 @@ SOAK_STEPS ?= 200000
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: ready
 ready: ## install what is missing, no more
@@ -35,6 +35,10 @@ format: ready ## let ruff lay out the code
 .PHONY: soak
 soak: ready ## campaigns with one seed after another, until SOAK_STEPS steps are checked
 	@$(PYTHON) scripts/soak.py --steps $(SOAK_STEPS) --out build/soak $(ARGS)
+
+.PHONY: sensitivity
+sensitivity: ready ## how soon live QEMU contradicts each wrong rule (ARGS="--seeds 3")
+	@$(PYTHON) scripts/sensitivity.py --docs $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was built; .venv and qbprop-runs stay

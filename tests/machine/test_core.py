@@ -1,0 +1,46 @@
+"""What the machine's base does around the operations."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from qbprop.findings import ContentsFinding
+from qbprop.lab import Lab
+from qbprop.machine.core import MachineBase
+from qbprop.qemu.binaries import find_binaries
+from qbprop.session import Session
+from qbprop_model.data import ZERO
+from qbprop_model.image import Cell, Chain, Image
+from qbprop_model.operations import AddDisk, Layer, Operation, Resize, Write
+from qbprop_model.rules import Rules
+
+SIZE = 1 << 20
+DISK = AddDisk(node="drive0", layers=(Layer(size=SIZE),))
+WRITE = Write(node="drive0", offset=SIZE - 512, length=512, stamp=1)
+
+
+class WritesAreLost(Rules):
+    def write(self, chain: Chain, offset: int, length: int, cell: Cell) -> Image:
+        return super().write(chain, offset, length, Cell(ZERO, cell.step))
+
+
+def end_of_example(operations: Iterable[Operation], qemu: str | None) -> None:
+    """An example that is not drawn to be read back as a whole."""
+    with Lab(find_binaries(qemu)).session(WritesAreLost()) as session:
+        body: dict[str, Session | bool] = {"session": session, "thorough": False}
+        machine: MachineBase = type("Short", (MachineBase,), body)()
+        machine.perform(operations)
+        machine.teardown()
+
+
+def test_an_example_that_resized_a_disk_ends_with_all_contents(
+    pytestconfig: pytest.Config,
+) -> None:
+    with pytest.raises(ContentsFinding):
+        end_of_example(
+            [DISK, WRITE, Resize(node="drive0", size=SIZE)], pytestconfig.getoption("--qemu")
+        )
+
+
+def test_other_examples_end_with_the_bitmaps(pytestconfig: pytest.Config) -> None:
+    end_of_example([DISK, WRITE], pytestconfig.getoption("--qemu"))

@@ -1,0 +1,49 @@
+"""A fast part of the measurement (scripts/sensitivity.py): wrong rules that live QEMU contradicts.
+
+One seed each, and as many examples as ten times its usual number; a change that blunts the
+machine fails here.
+"""
+
+import pytest
+from tests.sensitivity.dry import draw_examples, first_difference
+from tests.sensitivity.runner import measure
+from tests.sensitivity.variants import VARIANTS
+
+from qbprop.lab import Lab
+from qbprop.qemu.binaries import find_binaries
+
+SEED = 1
+LONG = 100.0
+
+USUAL = {
+    "start-rounds-inward": 2,
+    "last-partial-cluster-forgotten": 2,
+    "stops-at-the-word": 10,
+    "discards-not-recorded": 10,
+    "clear-enables": 15,
+    "merge-replaces": 15,
+    "coarse-sets-the-first-fine": 20,
+    "shrink-keeps-the-bits": 20,
+    "success-keeps-the-last-bit": 5,
+    "copies-by-granularity": 5,
+    "target-cluster-ignored": 10,
+    "reused-target-is-wiped": 5,
+}
+"""Examples that it usually takes, at most."""
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_live_qemu_contradicts_a_wrong_rule(name: str, pytestconfig: pytest.Config) -> None:
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
+    found = measure(lab, VARIANTS[name], SEED, seconds=LONG, examples=10 * USUAL[name])
+    assert found.finding is not None
+
+
+def test_every_wrong_rule_differs_from_the_right_one_in_some_example() -> None:
+    blind = set(VARIANTS)
+    for seed in range(1, 13):
+        for trace in draw_examples(100, 30, seed):
+            blind -= {name for name in blind if first_difference(VARIANTS[name], trace)}
+        if not blind:
+            return
+    assert not blind
