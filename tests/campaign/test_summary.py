@@ -15,6 +15,7 @@ def a_summary() -> Summary:
     counts.step(Flush(node="drive0"), refused=True)
     clear = BitmapClear(node="drive0", name="bitmap0")
     counts.step(Transaction(actions=(clear, clear, Abort())), refused=True)
+    counts.reach.update([("merges", "rare"), ("merges", "often"), ("merges", "often")])
     counts.example_done(partial_backup=True, bitmaps=3)
     counts.example_done(partial_backup=False, bitmaps=0)
     found = FindingRecord(
@@ -55,6 +56,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "commands": 77,
         "partial_backup_examples": 1,
         "bitmaps_per_example": 1.5,
+        "reach": {"merges": {"often": 2, "rare": 1}},
         "findings": [
             {
                 "id": "a1",

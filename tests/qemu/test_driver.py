@@ -76,6 +76,19 @@ def test_a_plain_read_asks_nothing_else(driver: Driver) -> None:
     assert driver.round_trips - before == (0 if driver.transport == "nbd" else 1)
 
 
+def test_a_state_that_qemu_does_not_tell_is_observed_as_refused(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_disk(driver)
+    monkeypatch.setattr(
+        "qbprop.qemu.driver.NODES_QUERY", Command("query-named-block-nodes", {"flat": "no"})
+    )
+    seen = driver.perform(op.Write(node="drive0", offset=0, length=1, stamp=1))
+    assert seen.bitmaps is None
+    (refused,) = seen.aftermath
+    assert "flat" in refused.text
+
+
 def test_an_unknown_bitmap_has_no_digest(driver: Driver) -> None:
     add_disk(driver)
     seen = driver.perform(op.Flush(node="drive0"), [("drive0", "nope")])

@@ -52,6 +52,8 @@ def _figures(summary: Summary) -> Iterator[str]:
         f"{counts.partial_backups / examples:.0%} of the examples finished a backup from a "
         "bitmap that covered part of the disk"
     )
+    for heading, found in counts.reach_by_heading().items():
+        yield f"{heading}: {', '.join(f'{what} {n:,}' for what, n in found.items())}"
     yield f"{new} new finding{'s' * (new != 1)}, {len(summary.findings) - new} known"
 
 

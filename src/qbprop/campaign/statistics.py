@@ -36,6 +36,7 @@ class Statistics:
     under ``transaction.NAME``, with the outcome of the transaction. ``partial_backups`` are
     the examples that finished a backup from a bitmap whose copy set is neither empty nor the
     whole disk; ``bitmaps`` adds up the bitmaps that examples had at most at one time.
+    ``reach`` counts what :mod:`~qbprop.campaign.reach` tells of the steps that succeeded.
     """
 
     examples: int = 0
@@ -45,6 +46,7 @@ class Statistics:
     bitmaps: int = 0
     succeeded: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    reach: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def step(self, operation: Operation, *, refused: bool) -> None:
         """One operation was performed and checked."""
@@ -59,6 +61,13 @@ class Statistics:
         self.examples += 1
         self.partial_backups += partial_backup
         self.bitmaps += bitmaps
+
+    def reach_by_heading(self) -> dict[str, dict[str, int]]:
+        """``reach`` in order: heading, what, how often; the most frequent first."""
+        table: dict[str, dict[str, int]] = {heading: {} for heading, _ in sorted(self.reach)}
+        for (heading, what), count in self.reach.most_common():
+            table[heading][what] = count
+        return table
 
 
 def is_partial_backup(step: Step, state: State) -> bool:

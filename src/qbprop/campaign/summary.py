@@ -88,6 +88,7 @@ class Summary:
             "outcomes": outcomes,
             "partial_backup_examples": counts.partial_backups,
             "bitmaps_per_example": round(counts.bitmaps / max(counts.examples, 1), 2),
+            "reach": counts.reach_by_heading(),
             "findings": [_finding(finding) for finding in self.findings],
         }
 

@@ -12,6 +12,7 @@ from statistics import median
 from typing import NoReturn
 
 from qbprop.campaign.book import Book
+from qbprop.campaign.reach import reached
 from qbprop.campaign.statistics import Statistics, is_partial_backup
 from qbprop.findings import Finding, HangFinding
 from qbprop.hazards import Hazard
@@ -175,7 +176,10 @@ class Watch:
         if self.target is not None:
             self.statistics.shrink_steps += 1
             return
-        self.statistics.step(step.operation, refused=step.observed.refused is not None)
+        refused = step.observed.refused is not None
+        self.statistics.step(step.operation, refused=refused)
+        if not refused:
+            self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
         self._bitmaps = max(self._bitmaps, bitmaps)
         self._partial_backup |= is_partial_backup(step, session.world)

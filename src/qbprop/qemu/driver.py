@@ -18,7 +18,7 @@ from qbprop.qemu.features import Features
 from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.guest_hmp import HmpGuest
 from qbprop.qemu.images import Images
-from qbprop.qemu.monitor import Command, QemuGone
+from qbprop.qemu.monitor import Command, Error, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import plan, target_file
@@ -31,6 +31,7 @@ from qbprop.qemu.query import (
     accepted,
     digest_query,
     digests_of,
+    refusal,
     state_of,
 )
 from qbprop.qemu.readback import Reader
@@ -243,8 +244,9 @@ class Driver:
     ) -> Observation:
         replies = outcome.replies
         answers = {query.name: reply for query, reply in zip(queries, replies, strict=True)}
-        nodes = answers.get(NODES_QUERY.name)
-        state = None if nodes is None else state_of(nodes)
+        nodes, jobs = answers.get(NODES_QUERY.name), answers.get(JOBS_QUERY.name, ())
+        unanswered = [refusal(reply) for reply in (nodes, jobs) if isinstance(reply, Error)]
+        state = None if nodes is None or unanswered else state_of(nodes)
         return Observation(
             refused=outcome.refused,
             data=outcome.data,
@@ -254,9 +256,9 @@ class Driver:
             sizes=state.sizes if state else {},
             other_nodes=state.other_nodes if state else (),
             digests=digests_of(digests, replies[: len(digests)]),
-            jobs=tuple(accepted(answers.get(JOBS_QUERY.name, ()))),
+            jobs=() if unanswered else tuple(accepted(jobs)),
             stderr=self._process.stderr_text(),
-            aftermath=tuple(outcome.aftermath),
+            aftermath=(*outcome.aftermath, *unanswered),
             exchange=tuple(outcome.exchange),
         )
 

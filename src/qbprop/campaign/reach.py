@@ -1,0 +1,96 @@
+"""Where the steps of a campaign reached: sizes by clusters and words, merges, backups."""
+
+from collections.abc import Iterator
+
+from qbprop_model.bitmap import Bitmap
+from qbprop_model.expectation import Expectation
+from qbprop_model.operations import (
+    Action,
+    Backup,
+    BitmapMerge,
+    BlockdevBackup,
+    Discard,
+    DriveBackup,
+    Operation,
+    Transaction,
+    Write,
+    WriteCompressed,
+    WriteZeroes,
+)
+from qbprop_model.state import Node, State
+
+WORD = 64
+"""Bits of a bitmap's word."""
+
+
+def reached(operation: Operation, expected: Expectation, state: State) -> Iterator[tuple[str, str]]:
+    """What an operation that succeeded reached, as (heading, what); ``state`` is behind it."""
+    match operation:
+        case Write() | WriteZeroes() | Discard() | WriteCompressed():
+            yield from _request(operation.offset, operation.length, _node(operation.node, state))
+        case Transaction():
+            for action in operation.actions:
+                yield from _action(action, expected, state)
+        case BitmapMerge() | DriveBackup() | BlockdevBackup():
+            yield from _action(operation, expected, state)
+
+
+def _node(reference: str, state: State) -> Node | None:
+    return state.nodes.get(state.roots.get(reference, reference))
+
+
+def _request(offset: int, length: int, node: Node | None) -> Iterator[tuple[str, str]]:
+    """By the finest bitmap of the disk."""
+    if node is None or not node.bitmaps:
+        return
+    finest: Bitmap = min(node.bitmaps.values(), key=lambda bitmap: bitmap.granularity)
+    grain, bits, end = finest.granularity, len(finest.bits), offset + length
+    if length == 0:
+        yield "requests", "of nothing"
+        return
+    first, last = offset // grain, (end - 1) // grain
+    whole = offset % grain == 0 and end % grain == 0
+    yield "requests", "whole clusters" if whole else "clusters in part"
+    if first // WORD != last // WORD:
+        yield "requests", "across words"
+    if last == bits - 1:
+        yield "requests", "to the last cluster"
+
+
+def _action(action: Action, expected: Expectation, state: State) -> Iterator[tuple[str, str]]:
+    match action:
+        case BitmapMerge():
+            yield from _merge(action, state)
+        case DriveBackup() | BlockdevBackup():
+            mode = f"/{action.bitmap_mode}" if action.bitmap_mode else ""
+            yield "backups", f"{action.sync}{mode}{', compressed' if action.compress else ''}"
+            yield from _dirty_set(action, expected, state)
+
+
+def _merge(merge: BitmapMerge, state: State) -> Iterator[tuple[str, str]]:
+    target = _node(merge.node, state)
+    into = target.bitmaps.get(merge.target) if target else None
+    for source in merge.sources:
+        node = _node(source.node or merge.node, state)
+        bitmap = node.bitmaps.get(source.name) if node else None
+        if bitmap is None or into is None:
+            continue
+        if node is not target:
+            yield "merges", "from another disk"
+        if bitmap.granularity == into.granularity:
+            yield "merges", "same granularity"
+        else:
+            finer = bitmap.granularity < into.granularity
+            yield "merges", "fine into coarse" if finer else "coarse into fine"
+
+
+def _dirty_set(backup: Backup, expected: Expectation, state: State) -> Iterator[tuple[str, str]]:
+    """What a backup from a bitmap had to copy."""
+    end = expected.jobs.get(backup.job or backup.node)
+    node = _node(backup.node, state)
+    if backup.bitmap is None or end is None or end.length is None or node is None:
+        return
+    if end.length == 0:
+        yield "copied", "nothing"
+    else:
+        yield "copied", "all" if end.length >= state.size(node) else "a part"
