@@ -155,7 +155,7 @@ class JobRules(DiskRules):
         if kind is Alloc.ZERO:
             return self.write_zeroes(target, start, length, step, unmap=False)
         if job.detects_zeroes and all(all_zero(cell.data, s, e - s) for s, e, cell in cells):
-            if job.compress and kind is Alloc.DATA:
+            if target[0].compat == "0.10" or (job.compress and kind is Alloc.DATA):
                 return self.write_zeroes(target, start, length, step, unmap=True)
             kind = Alloc.DATA_OR_ZERO
         if job.compress:

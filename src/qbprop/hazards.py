@@ -133,8 +133,9 @@ def _stale(actions: Sequence[Action]) -> bool:
 
 def _frees_compressed(old: Image, new: Image) -> bool:
     """Whether a compressed cluster of an image is compressed no more."""
+    kept = new.alloc.size
     return any(
-        kind is Alloc.COMPRESSED
-        and any(now is not Alloc.COMPRESSED for _, _, now in new.alloc.runs(start, end))
+        end > kept or any(now is not Alloc.COMPRESSED for _, _, now in new.alloc.runs(start, end))
         for start, end, kind in old.alloc.runs()
-    ) or (old.alloc.size > new.alloc.size and old.alloc.at(old.alloc.size - 1) is Alloc.COMPRESSED)
+        if kind is Alloc.COMPRESSED
+    )

@@ -543,9 +543,9 @@ class NaiveWorld:
         data = job.before[start : start + job.cluster]
         travels = job.travels[start]
         detected = job.detect and travels != "zero" and not any(data)
-        if detected and not job.compress:
+        if detected and not job.compress and not image.v2:
             travels = "maybe"
-        if travels == "zero" or (detected and job.compress):
+        if travels == "zero" or (detected and (job.compress or image.v2)):
             self.files.write_zeroes(job.target, start, len(data), unmap=detected)
             return
         if not job.compress:

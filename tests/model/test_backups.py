@@ -21,6 +21,7 @@ from qbprop_model.operations import (
     Layer,
     MergeSource,
     Operation,
+    RebaseImage,
     SyncMode,
     Transaction,
     Write,
@@ -182,3 +183,24 @@ def test_top_copies_what_the_top_layer_holds(data: st.DataObject) -> None:
             Merge(node="drive0", target="bitmap1", sources=(MergeSource(name="bitmap0"),)),
         ]
     )
+
+
+def test_zeroes_detected_by_a_version_2_target_show_a_later_backing_file() -> None:
+    """Such a target has no zero flag: it drops the cluster, and what is below is seen (5.3)."""
+    size = 64 * KIB
+    world = World()
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=size),)),
+        BitmapAdd(node="drive0", name="bitmap0"),
+        Write(node="drive0", offset=0, length=1, fill=0),
+        CreateImage(image="target1", layer=Layer(size=size, compat="0.10")),
+        DriveBackup(
+            node="drive0", target="target1", sync="incremental", bitmap="bitmap0", mode="existing"
+        ),
+        Write(node="drive0", offset=512, length=512, fill=7),
+        DriveBackup(node="drive0", target="target0", sync="full"),
+        RebaseImage(image="target1", backing="target0"),
+    ):
+        expected = world.apply(operation)
+        assert expected.refusal is None
+    assert expected.contents["target1"].render(512, 1).tolist() == [7]

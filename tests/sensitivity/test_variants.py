@@ -27,7 +27,7 @@ USUAL = {
     "success-keeps-the-last-bit": 5,
     "copies-by-granularity": 5,
     "target-cluster-ignored": 10,
-    "reused-target-is-wiped": 5,
+    "reused-target-is-wiped": 30,
 }
 """Examples that it usually takes, at most."""
 

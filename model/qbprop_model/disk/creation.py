@@ -72,4 +72,7 @@ class CreationRules:
         """``qemu-img rebase -u``: another backing file, no byte of the layer changes."""
         if image.format == "raw":
             raise Refused(Reason.BACKING_UNSUPPORTED)
+        doubtful = any(kind is Alloc.DATA_OR_ZERO for _, _, kind in image.alloc.runs())
+        if image.compat == "0.10" and backing is not None and doubtful:
+            raise OpenOutcomeError("whether zeroes of a version 2 image are clusters or nothing")
         return replace(image, backing=backing)
