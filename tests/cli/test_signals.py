@@ -28,11 +28,24 @@ def steps(out: Path) -> int:
 
 
 def emulator(process: subprocess.Popen[str]) -> int:
-    """The process id of the campaign's only QEMU."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children}
-    (found,) = (int(pid) for pid, name in names.items() if name.startswith("qemu-system"))
-    return found
+    """The process id of the campaign's only QEMU, as soon as there is one."""
+    found: list[int] = []
+
+    def look() -> bool:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        found[:] = [int(pid) for pid in children if command(pid).startswith("qemu-system")]
+        return len(found) == 1
+
+    wait_until(look)
+    return found[0]
+
+
+def command(pid: str) -> str:
+    """What a process runs; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def lives(pid: int) -> bool:
