@@ -31,13 +31,13 @@ STATUS_LIMIT = (1 << 32) - (1 << 21)
 class NbdConnection:
     """A connection to one export. Methods raise RequestRefused and the gone exceptions.
 
-    ``lost`` tells that the server closed it.
+    ``export`` is its name; ``lost`` tells that the server closed the connection.
     """
 
     def __init__(self, process: QemuProcess, folder: Path, export: str) -> None:
         """Connect; raises nbd.Error when the server refuses."""
         self._process = process
-        self._export = export
+        self.export = export
         self.lost = False
         self._handle = nbd.NBD()
         self._handle.set_strict_mode(0)
@@ -123,7 +123,7 @@ class NbdConnection:
     def _poll(self, what: str) -> None:
         seconds = self._process.monitor.timeout
         if not self._handle.poll(int(seconds * 1000)):
-            raise QemuSilent(f"NBD {what} of {self._export}", seconds)
+            raise QemuSilent(f"NBD {what} of {self.export}", seconds)
 
 
 def _raise_if_gone(process: QemuProcess) -> None:

@@ -1,8 +1,9 @@
 """Image files: made, changed and checked with ``qemu-img`` and ``qemu-io``.
 
 Starting a program costs milliseconds. So a blank image is written from a template where one
-is known: what ``qemu-img create`` made for the same options. Two qcow2 images with L1 tables
-of the same length differ in the size field alone, so that one template serves many sizes.
+is known: what ``qemu-img create`` made for the same options. Two blank qcow2 images with L1
+tables of as many clusters differ in the fields for their size and in the table's length alone,
+which ends the file; so one template serves many sizes.
 """
 
 import os
@@ -15,7 +16,14 @@ from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.monitor import QemuSilent
 from qbprop.qemu.observation import Refused, RequestRefused
 from qbprop.qemu.primitives import MakeImage, Program
-from qbprop.qemu.qcow2 import SIZE_FIELD, format_of, is_whole
+from qbprop.qemu.qcow2 import (
+    L1_ENTRY,
+    L1_SIZE_FIELD,
+    SIZE_FIELD,
+    format_of,
+    is_whole,
+    l1_table,
+)
 from qbprop_model.data import SECTOR, Fill
 from qbprop_model.operations import Layer, Pattern
 
@@ -31,13 +39,19 @@ TEMPLATE_COUNT = 256
 _RAW_START = 4096
 """QEMU allocates so many first bytes of a new raw image."""
 
+_HEADER = 48
+"""First bytes of a qcow2 image that say where its L1 table is."""
+
 
 @dataclass(frozen=True)
 class _Template:
-    """A sparse file in memory: its length and its data as (offset, bytes, zeroes after them)."""
+    """A sparse file in memory: its data as (offset, bytes, zeroes after them).
 
-    length: int
+    Of a qcow2 image what is before the L1 table, the offset of which is ``table``.
+    """
+
     data: tuple[tuple[int, bytes, int], ...]
+    table: int | None
 
 
 class Images:
@@ -207,25 +221,36 @@ def _fits(pattern: Pattern, layer: Layer) -> bool:
     return pattern.offset + pattern.length <= _whole_sectors(layer.size)
 
 
-def _shape(layer: Layer) -> object:
-    """What the layout of a blank image depends on."""
-    size = _whole_sectors(layer.size)
-    if layer.format == "raw":
-        return ("raw", min(size, _RAW_START))
+def _tables(layer: Layer) -> int:
+    """Entries of the L1 table: one for each L2 table."""
     entry = 16 if layer.extended_l2 else 8
     covered = layer.cluster_size * (layer.cluster_size // entry)
-    tables = -(-size // covered) if covered else size
-    return (tables, layer.cluster_size, layer.compat, layer.extended_l2)
+    return -(-_whole_sectors(layer.size) // covered)
+
+
+def _shape(layer: Layer) -> object:
+    """What the layout of a blank image depends on."""
+    if layer.format == "raw":
+        return ("raw", min(_whole_sectors(layer.size), _RAW_START))
+    clusters = -(-_tables(layer) * L1_ENTRY // layer.cluster_size)
+    return (clusters, layer.cluster_size, layer.compat, layer.extended_l2)
 
 
 def _template(path: Path) -> _Template | None:
-    """The file as a template, unless it holds too much."""
+    """The file as a template, unless it holds too much or is laid out in another way."""
     with path.open("rb", buffering=0) as file:
-        length = os.fstat(file.fileno()).st_size
-        extents = list(data_extents(file.fileno(), length))
-        if sum(end - start for start, end in extents) > TEMPLATE_LIMIT:
+        descriptor, end, table = file.fileno(), os.fstat(file.fileno()).st_size, None
+        if format_of(path) == "qcow2":
+            table, length = l1_table(os.pread(descriptor, _HEADER, 0))
+            if table + length != end or length > TEMPLATE_LIMIT:
+                return None
+            end = table
+        extents = [
+            (start, min(stop, end)) for start, stop in data_extents(descriptor, end) if start < end
+        ]
+        if sum(stop - start for start, stop in extents) > TEMPLATE_LIMIT:
             return None
-        return _Template(length, tuple(_stripped(file.fileno(), *each) for each in extents))
+        return _Template(tuple(_stripped(descriptor, *each) for each in extents), table)
 
 
 def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
@@ -236,11 +261,16 @@ def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
 def _write_blank(path: Path, template: _Template, layer: Layer) -> None:
     size = _whole_sectors(layer.size)
     with path.open("xb", buffering=0) as file:
-        file.truncate(size if layer.format == "raw" else template.length)
+        descriptor = file.fileno()
         for offset, data, zeroes in template.data:
-            os.pwrite(file.fileno(), data + bytes(zeroes), offset)
-        if layer.format == "qcow2":
-            os.pwrite(file.fileno(), size.to_bytes(8, "big"), SIZE_FIELD)
+            os.pwrite(descriptor, data + bytes(zeroes), offset)
+        if template.table is None:
+            file.truncate(size)
+            return
+        tables = _tables(layer)
+        os.pwrite(descriptor, bytes(tables * L1_ENTRY), template.table)
+        os.pwrite(descriptor, size.to_bytes(8, "big"), SIZE_FIELD)
+        os.pwrite(descriptor, tables.to_bytes(4, "big"), L1_SIZE_FIELD)
 
 
 def data_extents(descriptor: int, length: int) -> Iterator[tuple[int, int]]:

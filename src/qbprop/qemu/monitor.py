@@ -156,6 +156,11 @@ class Monitor:
         except ConnectError:
             raise self._died() from None
 
+    def fileno(self) -> int:
+        """The descriptor of the connection."""
+        assert self._connection is not None, "not connected"
+        return self._connection.fileno()
+
     def execute(self, command: Command) -> Reply:
         """Send a command and wait for its reply. A refusal is returned, not raised."""
         return self.execute_all([command])[0]

@@ -1,7 +1,8 @@
 """The little that is read from an image file itself: its format and its backing file.
 
 The layout is QEMU's published specification of qcow2 (docs/interop/qcow2.txt): the magic
-number, at byte 8 the place and length of the backing file's name, at byte 24 the size.
+number, at byte 8 the place and length of the backing file's name, at byte 24 the size, at byte
+36 the entries of the L1 table and its place.
 """
 
 import struct
@@ -12,7 +13,14 @@ MAGIC = b"QFI\xfb"
 SIZE_FIELD = 24
 """Where the virtual size stands: 8 bytes, big-endian."""
 
+L1_SIZE_FIELD = 36
+"""Where the number of entries of the L1 table stands: 4 bytes, big-endian."""
+
+L1_ENTRY = 8
+"""Bytes of an entry of the L1 table."""
+
 _START = struct.Struct(">4sIQI")
+_L1 = struct.Struct(">IQ")
 
 
 def format_of(path: Path) -> str:
@@ -22,6 +30,12 @@ def format_of(path: Path) -> str:
             return "qcow2" if file.read(len(MAGIC)) == MAGIC else "raw"
     except OSError:
         return "raw"
+
+
+def l1_table(header: bytes) -> tuple[int, int]:
+    """Offset and length of the L1 table, in bytes, from the first 48 bytes of an image."""
+    entries, offset = _L1.unpack_from(header, L1_SIZE_FIELD)
+    return offset, entries * L1_ENTRY
 
 
 def chain(path: Path) -> Iterator[Path]:

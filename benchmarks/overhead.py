@@ -1,0 +1,47 @@
+"""What a campaign costs beside the bare traffic with QEMU."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bare import bare_time
+from benchmarks.clock import Clock
+from benchmarks.wire import Group, Launch, Recorder, RunProgram
+from rich.console import Console
+
+from qbprop.campaign.known import shipped_known
+from qbprop.campaign.runner import Campaign, Options
+from qbprop.lab import Lab
+
+
+def overhead(lab: Lab, seed: int, seconds: float) -> dict[str, Any]:
+    """A campaign, and its traffic alone, one after the other on the same machine."""
+    clock = Clock()
+    recorder = Recorder(clock)
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(
+            out=Path(folder), max_seconds=seconds, seed=seed, known=tuple(shipped_known())
+        )
+        campaign = Campaign(lab, options, Console(quiet=True))
+        with recorder.recording(), clock.running():
+            summary = campaign.run()
+    steps = summary.statistics.steps
+    bare = bare_time(lab.binaries, recorder.entries, 10 * seconds)
+    sent = sum(len(entry.payload) for entry in recorder.entries if isinstance(entry, Group))
+    return {
+        "seed": seed,
+        "overhead_ratio": clock.total / bare.seconds,
+        "steps_per_second": steps / clock.total,
+        "steps": steps,
+        "examples": summary.statistics.examples,
+        "campaign_seconds": clock.total,
+        "bare_seconds": bare.seconds,
+        "shares": {part: used / clock.total for part, used in clock.seconds.items()},
+        "round_trips_per_step": recorder.groups / steps,
+        "commands_per_step": recorder.commands / steps,
+        "bytes_sent_per_step": sent / steps,
+        "bytes_received_per_step": bare.received / steps,
+        "launches": sum(isinstance(entry, Launch) for entry in recorder.entries),
+        "programs_run": sum(isinstance(entry, RunProgram) for entry in recorder.entries),
+        "new_findings": sum(not record.known for record in summary.findings),
+    }

@@ -1,0 +1,296 @@
+"""The wire traffic of a campaign: what went to QEMU, in which groups, and what was waited for."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.clock import Clock
+from qemu.qmp import Message
+
+from qbprop.qemu.guest_hmp import DATA_FILE
+from qbprop.qemu.guest_nbd import NbdConnection, NbdGuest
+from qbprop.qemu.images import Images, data_extents
+from qbprop.qemu.monitor import Command, Event, Monitor, QemuSilent, Reply
+from qbprop.qemu.primitives import GuestRequest, MakeImage, Program
+from qbprop.qemu.process import QemuProcess
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A new QEMU in an empty folder."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """QMP commands sent at once; as many replies are due."""
+
+    payload: bytes
+    commands: int
+
+
+@dataclass(frozen=True)
+class AwaitEvent:
+    """An event (as `event_key`) to be waited for until it came ``count`` times since the launch."""
+
+    event: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Silence:
+    """QEMU was silent for so many seconds, and gone then."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Connect:
+    """A connection to an NBD export."""
+
+    export: str
+
+
+@dataclass(frozen=True)
+class Close:
+    """Connections that are closed."""
+
+    exports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NbdRequest:
+    """A request over NBD; ``kind`` is that of GuestRequest or "status"."""
+
+    export: str
+    kind: str
+    offset: int
+    length: int
+    unmap: bool = False
+    data: bytes = b""
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """A file written, sparse: (offset, bytes) of its data."""
+
+    name: str
+    length: int
+    data: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True)
+class RunProgram:
+    """A program run in the folder."""
+
+    program: Program
+
+
+@dataclass(frozen=True)
+class DeleteFiles:
+    """All image files deleted."""
+
+
+Entry = (
+    Launch
+    | Group
+    | AwaitEvent
+    | Silence
+    | Connect
+    | Close
+    | NbdRequest
+    | WriteFile
+    | RunProgram
+    | DeleteFiles
+)
+
+Around = Callable[..., Any]
+
+
+class Recorder:
+    """Keeps all traffic while `recording`; the time for it is left out of ``clock``.
+
+    What QEMU did not answer, as it died, is left out. ``groups`` and ``commands`` count those of
+    QMP.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.entries: list[Entry] = []
+        self._clock = clock
+        self._files: dict[Monitor, Path] = {}
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def groups(self) -> int:
+        """Groups of QMP commands, each one round trip."""
+        return sum(isinstance(entry, Group) for entry in self.entries)
+
+    @property
+    def commands(self) -> int:
+        """QMP commands."""
+        return sum(entry.commands for entry in self.entries if isinstance(entry, Group))
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record."""
+        hooks: list[tuple[type, str, Around]] = [
+            (QemuProcess, "__init__", self._launch),
+            (Monitor, "execute_all", self._execute_all),
+            (Monitor, "wait", self._wait),
+            (Monitor, "events", self._events),
+            (NbdConnection, "__init__", self._connect),
+            (NbdConnection, "read", self._read),
+            (NbdConnection, "change", self._change),
+            (NbdConnection, "_block_status", self._status),
+            (NbdGuest, "_delete", self._delete),
+            (Images, "make", self._make),
+            (Images, "run", self._run),
+            (Images, "delete_all", self._delete_all),
+        ]
+        with ExitStack() as patches:
+            for owner, name, around in hooks:
+                function = getattr(owner, name)
+
+                @wraps(function)
+                def hooked(*args: Any, f: Any = function, a: Around = around, **named: Any) -> Any:
+                    return a(f, *args, **named)
+
+                patches.enter_context(patch.object(owner, name, hooked))
+            yield
+
+    def _keep(self, make: Callable[[], Entry]) -> None:
+        with self._clock.paused():
+            self.entries.append(make())
+
+    def _launch(self, function: Around, process: QemuProcess, *args: Any, **named: Any) -> None:
+        mark = len(self.entries)
+        function(process, *args, **named)
+        del self.entries[mark:]
+        self._files[process.monitor] = args[1]
+        self._taken.clear()
+        self._keep(Launch)
+
+    def _execute_all(
+        self, function: Around, monitor: Monitor, commands: Sequence[Command]
+    ) -> list[Reply]:
+        folder = self._files.get(monitor)
+        if folder is not None and any(DATA_FILE in str(each.arguments) for each in commands):
+            self._keep(lambda: _written(folder / DATA_FILE))
+        try:
+            replies: list[Reply] = function(monitor, commands)
+        except QemuSilent as silent:
+            seconds = silent.seconds
+            self._keep(lambda: Silence(seconds))
+            raise
+        if commands:
+            self._keep(lambda: Group(_payload(commands), len(commands)))
+        return replies
+
+    def _wait(self, function: Around, monitor: Monitor, done: Callable[[Event], bool]) -> None:
+        met: list[Event] = []
+
+        def watched(event: Event) -> bool:
+            if not done(event):
+                return False
+            met.append(event)
+            return True
+
+        try:
+            function(monitor, watched)
+        except QemuSilent as silent:
+            seconds = silent.seconds
+            self._keep(lambda: Silence(seconds))
+            raise
+        key = event_key(met[0].name, met[0].data)
+        self._keep(lambda: AwaitEvent(key, self._taken[key] + 1))
+
+    def _events(self, function: Around, monitor: Monitor) -> list[Event]:
+        events: list[Event] = function(monitor)
+        with self._clock.paused():
+            keys = [event_key(each.name, each.data) for each in events]
+            self._taken.update(keys)
+            self.entries += [AwaitEvent(key, self._taken[key]) for key in keys[-1:]]
+        return events
+
+    def _connect(self, function: Around, connection: NbdConnection, *args: Any) -> None:
+        function(connection, *args)
+        self._keep(lambda: Connect(args[2]))
+
+    def _read(self, function: Around, connection: NbdConnection, offset: int, length: int) -> Any:
+        try:
+            return function(connection, offset, length)
+        finally:
+            self._keep(lambda: NbdRequest(connection.export, "read", offset, length))
+
+    def _change(
+        self,
+        function: Around,
+        connection: NbdConnection,
+        request: GuestRequest,
+        offset: int,
+        length: int,
+    ) -> None:
+        try:
+            function(connection, request, offset, length)
+        finally:
+            data = request.data
+            self._keep(
+                lambda: NbdRequest(
+                    connection.export,
+                    request.kind,
+                    offset,
+                    length,
+                    request.unmap,
+                    b"" if data is None else data.render(offset, length).tobytes(),
+                )
+            )
+
+    def _status(self, function: Around, connection: NbdConnection, offset: int, length: int) -> Any:
+        try:
+            return function(connection, offset, length)
+        finally:
+            self._keep(lambda: NbdRequest(connection.export, "status", offset, length))
+
+    def _delete(self, function: Around, guest: NbdGuest, nodes: Sequence[str]) -> None:
+        self._keep(lambda: Close(tuple(nodes)))
+        function(guest, nodes)
+
+    def _make(self, function: Around, images: Images, step: MakeImage) -> None:
+        mark = len(self.entries)
+        function(images, step)
+        del self.entries[mark:]
+        self._keep(lambda: _written(images.path(step.file)))
+
+    def _run(self, function: Around, images: Images, program: Program) -> None:
+        self._keep(lambda: RunProgram(program))
+        function(images, program)
+
+    def _delete_all(self, function: Around, images: Images) -> None:
+        self._keep(DeleteFiles)
+        function(images)
+
+
+def event_key(name: str, data: Mapping[str, Any]) -> str:
+    """An event without its time."""
+    return name + json.dumps(data, sort_keys=True)
+
+
+def _payload(commands: Sequence[Command]) -> bytes:
+    messages = ({"execute": each.name, "arguments": each.arguments} for each in commands)
+    return b"".join(bytes(Message(each)) for each in messages)
+
+
+def _written(path: Path) -> WriteFile:
+    with path.open("rb", buffering=0) as file:
+        descriptor, length = file.fileno(), path.stat().st_size
+        data = tuple(
+            (start, os.pread(descriptor, end - start, start))
+            for start, end in data_extents(descriptor, length)
+        )
+    return WriteFile(path.name, length, data)
