@@ -40,7 +40,11 @@ soak: ready ## campaigns with one seed after another, until SOAK_STEPS steps are
 sensitivity: ready ## how soon live QEMU contradicts each wrong rule (ARGS="--seeds 3")
 	@$(PYTHON) scripts/sensitivity.py --docs $(ARGS)
 
+.PHONY: bench
+bench: ready ## what a step costs beside the bare traffic with QEMU (ARGS="--memory 10000")
+	@$(PYTHON) -m benchmarks $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was built; .venv and qbprop-runs stay
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src model tests scripts -name __pycache__ -prune -exec rm -rf {} +
+	find src model tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +
