@@ -215,7 +215,8 @@ class Recorder:
         with self._clock.paused():
             keys = [event_key(each.name, each.data) for each in events]
             self._taken.update(keys)
-            self.entries += [AwaitEvent(key, self._taken[key]) for key in keys[-1:]]
+            ends = {event_key(each.name, each.data) for each in events if _is_end(each)}
+            self.entries += [AwaitEvent(key, self._taken[key]) for key in ends]
         return events
 
     def _connect(self, function: Around, connection: NbdConnection, *args: Any) -> None:
@@ -274,6 +275,11 @@ class Recorder:
     def _delete_all(self, function: Around, images: Images) -> None:
         self._keep(DeleteFiles)
         function(images)
+
+
+def _is_end(event: Event) -> bool:
+    """Whether an event tells that something is gone; other events may come more or less often."""
+    return event.name == "BLOCK_EXPORT_DELETED" or event.data.get("status") == "null"
 
 
 def event_key(name: str, data: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ the step at which it came to light, so that one bug has one identity for each ki
 and hides no other. A QEMU without the bug is checked behind a hazard as everywhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qbprop.findings import KINDS
@@ -36,6 +36,10 @@ class Hazard:
     kinds: frozenset[str]
     lasting: bool = False
 
+    def identity(self, kind: str) -> str:
+        """The id of a finding of this kind that is named after it."""
+        return KINDS[kind](self.label, "", "", "").id
+
 
 EMPTY_MERGE = Hazard("a merge of nothing", frozenset({"crash", "reply"}))
 FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash", "fields"}))
@@ -52,6 +56,22 @@ COMPRESSED_REUSE = Hazard(
     lasting=True,
 )
 
+HAZARDS = (
+    EMPTY_MERGE,
+    FAILED_ENABLE,
+    ALWAYS_UNDONE,
+    ALWAYS_STALE,
+    GROUP_UNDONE,
+    FILTER_BACKUP,
+    TWO_BACKUPS,
+    COMPRESSED_REUSE,
+)
+
+
+def known_hazards(ids: Collection[str]) -> frozenset[Hazard]:
+    """The hazards of which a finding is among ``ids``: QEMU is known to fall for them."""
+    return frozenset(h for h in HAZARDS if any(h.identity(kind) in ids for kind in h.kinds))
+
 
 @dataclass
 class Hazards:
@@ -60,10 +80,10 @@ class Hazards:
     active: tuple[Hazard, ...] = ()
     _freed: set[str] = field(default_factory=set)
 
-    def see(self, before: World, operation: Operation, expected: Expectation, after: World) -> None:
-        """Note what an operation provokes; ``before`` and ``after`` it, in the model."""
+    def see(self, provoked: Collection[Hazard], before: World, after: World) -> None:
+        """Note an operation that was performed, and what it has ``provoked``."""
         lasting = (hazard for hazard in self.active if hazard.lasting)
-        self.active = (*lasting, *self._provoked(operation, expected, before))
+        self.active = (*lasting, *provoked)
         for name, image in after.images.items():
             old = before.images.get(name)
             if old is not None and old is not image and _frees_compressed(old, image):
@@ -73,9 +93,10 @@ class Hazards:
         """The hazard that a finding of this kind is named after, if any."""
         return next((hazard for hazard in self.active if kind in hazard.kinds), None)
 
-    def _provoked(
+    def provoked(
         self, operation: Operation, expected: Expectation, before: World
     ) -> Iterator[Hazard]:
+        """What an operation provokes, in the World ``before`` it."""
         actions = operation.actions if isinstance(operation, Transaction) else (operation,)
         if isinstance(operation, Transaction) and expected.refusal is not None:
             yield from _undone(operation, expected, before)

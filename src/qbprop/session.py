@@ -5,7 +5,7 @@ The machine, replay, and whatever else performs operations go through a :class:`
 
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from qbprop.check import check
@@ -23,7 +23,7 @@ from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
 from qbprop.qemu.process import QemuDied, QemuGone
 from qbprop_model.expectation import Contents, Expectation
-from qbprop_model.operations import Operation, operation_name
+from qbprop_model.operations import InvalidOperationError, Operation, operation_name
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
 
@@ -58,6 +58,9 @@ def cause_of_death(died: QemuDied) -> str:
 
 Observer = Callable[[Step], None]
 
+Accepts = Callable[[Expectation, Collection[Hazard]], bool]
+"""Whether an operation is wanted that leads to this, and provokes these."""
+
 
 class Session:
     """Performs operations on QEMU and in the model, and checks each.
@@ -79,6 +82,8 @@ class Session:
         self.rules = rules or Rules()
         self.observer = observer
         self.world = World(self.rules)
+        self.shunned: frozenset[Hazard] = frozenset()
+        """Hazards that the QEMU at hand is known to fall for."""
         self.trace: list[Operation] = []
         self.history: list[tuple[Operation, ...]] = []
         """The traces of the examples since QEMU's launch, the current one left out."""
@@ -97,15 +102,19 @@ class Session:
         self.trace = []
         self._hazards = Hazards()
 
-    def step(self, operation: Operation) -> Step:
+    def step(self, operation: Operation, accepts: Accepts = lambda *_: True) -> Step:
         """Perform one operation and compare.
 
         Raises a :class:`Finding` at a disagreement, InvalidOperationError (and nothing was
-        performed) where the model cannot judge the operation.
+        performed) where the model cannot judge the operation, or ``accepts`` does not want it.
         """
         before = self.world.copy()
         expected = self.world.apply(operation)
-        self._hazards.see(before, operation, expected, self.world)
+        provoked = tuple(self._hazards.provoked(operation, expected, before))
+        if not accepts(expected, provoked):
+            self.world = before
+            raise InvalidOperationError("an operation that is not wanted")
+        self._hazards.see(provoked, before, self.world)
         name = step_name(operation, expected)
         self.trace.append(operation)
         full = self.driver.timeout

@@ -1,17 +1,28 @@
 """What the machine's base does around the operations."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
 
-from qbprop.findings import ContentsFinding
+from qbprop.findings import ContentsFinding, Finding
+from qbprop.hazards import EMPTY_MERGE, HAZARDS, known_hazards
 from qbprop.lab import Lab
 from qbprop.machine.core import MachineBase
 from qbprop.qemu.binaries import find_binaries
 from qbprop.session import Session
 from qbprop_model.data import ZERO
 from qbprop_model.image import Cell, Chain, Image
-from qbprop_model.operations import AddDisk, Layer, Operation, Resize, Write
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    BitmapMerge,
+    Layer,
+    Operation,
+    Resize,
+    Transaction,
+    Write,
+)
 from qbprop_model.rules import Rules
 
 SIZE = 1 << 20
@@ -44,3 +55,32 @@ def test_an_example_that_resized_a_disk_ends_with_all_contents(
 
 def test_other_examples_end_with_the_bitmaps(pytestconfig: pytest.Config) -> None:
     end_of_example([DISK, WRITE], pytestconfig.getoption("--qemu"))
+
+
+MERGE_OF_NOTHING = Transaction(
+    actions=(
+        BitmapAdd(node="drive0", name="bitmap0"),
+        BitmapMerge(node="drive0", target="bitmap0"),
+    )
+)
+
+
+def test_what_is_shunned_is_done_by_the_daring_alone(pytestconfig: pytest.Config) -> None:
+    with Lab(find_binaries(pytestconfig.getoption("--qemu"))).session() as session:
+        session.shunned = frozenset({EMPTY_MERGE})
+        machine: MachineBase = type("Short", (MachineBase,), {"session": session})()
+        machine.perform([DISK, MERGE_OF_NOTHING, WRITE])
+        assert session.trace == [DISK, WRITE]
+        assert not machine.world.nodes["drive0"].bitmaps
+        machine.daring = True
+        before = len(session.trace)
+        with suppress(Finding):
+            machine.perform(MERGE_OF_NOTHING)
+        assert len(session.trace) == before + 1
+
+
+def test_a_hazard_is_known_by_any_of_its_findings() -> None:
+    assert known_hazards({EMPTY_MERGE.identity("crash")}) == {EMPTY_MERGE}
+    assert known_hazards({"no such id"}) == frozenset()
+    labels = [hazard.label for hazard in HAZARDS]
+    assert len(set(labels)) == len(labels)

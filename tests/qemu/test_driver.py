@@ -295,7 +295,7 @@ def test_reset_costs_a_few_queries(driver: Driver) -> None:
     add_disk(driver, "drive1")
     before = driver.round_trips
     driver.reset()
-    assert driver.round_trips - before <= 7
+    assert driver.round_trips - before <= 2
 
 
 def test_reset_replaces_a_qemu_that_does_not_come_out_empty(driver: Driver) -> None:

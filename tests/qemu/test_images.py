@@ -48,12 +48,13 @@ def layer(shape: Layer, size: int) -> Layer:
 def test_a_copied_template_is_what_qemu_img_makes(
     images: Images, tmp_path: Path, shape: Layer, *, backed: bool
 ) -> None:
-    images.make(MakeImage("base.img", Layer(size=MIB, format="raw")))
-    below = ("base.img", "raw") if backed else (None, None)
+    images.make(MakeImage("base0.img", Layer(size=MIB, format="raw")))
+    images.make(MakeImage("base1.img", Layer(size=MIB, format="raw")))
     copied = 0
-    for size in SIZES:
+    for number, size in enumerate(SIZES):
         if size > 1 << 30 and shape.cluster_size == 512:
             continue
+        below = (f"base{number % 2}.img", "raw") if backed else (None, None)
         made = MakeImage("made.img", layer(shape, size), *below)
         before = images.runs
         images.make(made)
@@ -145,6 +146,16 @@ def test_check_tells_leaks_from_corruption(images: Images, tmp_path: Path) -> No
     broken[block : block + 2 * used] = bytes(2 * used)
     path.write_bytes(broken)
     assert "corruption" in (images.check("a.img") or "")
+
+
+def test_check_passes_over_what_nobody_wrote_to(images: Images) -> None:
+    images.make(MakeImage("a.img", Layer(size=MIB, data=(Pattern(offset=0, length=1, fill=1),))))
+    before = images.runs
+    assert images.check("a.img") is None
+    assert images.runs == before
+    images.run(Program("qemu-io", ("-f", "qcow2", "-c", "write 0 1", "a.img")))
+    assert images.check("a.img") is None
+    assert images.runs == before + 2
 
 
 def test_check_leaves_other_formats_alone(images: Images) -> None:

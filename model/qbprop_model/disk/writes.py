@@ -1,5 +1,6 @@
 """Guest writes, plain and compressed."""
 
+import hashlib
 import zlib
 from dataclasses import replace
 
@@ -9,6 +10,12 @@ from qbprop_model.disk.geometry import clusters, outward
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Cell, Chain, Image, Refused
 from qbprop_model.operations import OpenOutcomeError
+
+COMPRESSED_LIMIT = 10_000
+"""Most clusters whose compressed length is remembered: compressing takes milliseconds."""
+
+_compressed: dict[tuple[bytes, int], int] = {}
+"""Bytes of a compressed cluster, by a digest of its data and by its size."""
 
 
 class WriteRules(ChainRules):
@@ -76,9 +83,14 @@ class WriteRules(ChainRules):
 
     def compresses(self, data: Bytes, cluster_size: int) -> bool:
         """Whether a cluster, padded with zeroes, gets smaller when compressed (1.2)."""
-        packer = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
-        padded = data.tobytes().ljust(cluster_size, b"\0")
-        return len(packer.compress(padded) + packer.flush()) < cluster_size - 1
+        key = hashlib.blake2b(data.tobytes(), digest_size=16).digest(), cluster_size
+        if key not in _compressed:
+            if len(_compressed) >= COMPRESSED_LIMIT:
+                _compressed.clear()
+            packer = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
+            padded = data.tobytes().ljust(cluster_size, b"\0")
+            _compressed[key] = len(packer.compress(padded) + packer.flush())
+        return _compressed[key] < cluster_size - 1
 
     def taken(self, image: Image, start: int) -> bool:
         """Whether the cluster at ``start`` holds what a compressed write cannot replace.

@@ -24,11 +24,11 @@ from qbprop.campaign.summary import QemuRecord, Summary
 from qbprop.campaign.watch import Interrupted, Watch, WatchedSession
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.findings import Finding, HangFinding
+from qbprop.hazards import known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
-from qbprop.qemu.driver import Driver
 from qbprop.replay import play
 from qbprop.session import Session
 from qbprop.trace import Header, Trace, write_trace
@@ -110,17 +110,18 @@ class Campaign:
         stack.enter_context(_signals(self._watch))
         driver = stack.enter_context(self._lab.driver())
         self._session = WatchedSession(driver, self._options.rules, self._watch)
-        self._book = self._make_book(driver)
+        self._book = self._make_book(self._session)
         self._progress = open_progress(self._console, self._describe, stack)
         return self._session, self._book
 
-    def _make_book(self, driver: Driver) -> Book:
-        summary = self.summary
+    def _make_book(self, session: WatchedSession) -> Book:
+        summary, driver = self.summary, session.driver
         path = str(self._lab.binaries.system)
         summary.qemus = [QemuRecord(version=driver.version, path=path)]
         summary.guest_io = driver.transport
         known = known_ids(self._options.known, driver.version)
         self._watch.known_ids = frozenset(known)
+        session.shunned = known_hazards(known)
         self._watch.hidden |= known.keys()
         header = Header(
             qemu_version=driver.version,

@@ -41,7 +41,10 @@ class FindingRecord:
 
 @dataclass(kw_only=True)
 class Summary:
-    """Everything in ``campaign.json``; later versions only add."""
+    """Everything in ``campaign.json``; later versions only add.
+
+    ``commands`` counts QMP round trips: commands that went together are one.
+    """
 
     qbprop: str
     qemus: list[QemuRecord]

@@ -19,7 +19,7 @@ from qbprop.hazards import Hazard
 from qbprop.lab import check_room
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.scratch import scratch_root
-from qbprop.session import Session, Step
+from qbprop.session import Accepts, Session, Step
 from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.rules import Rules
 
@@ -256,18 +256,18 @@ class WatchedSession(Session):
         with self._watch.guarding():
             super().begin()
 
-    def step(self, operation: Operation) -> Step:
+    def step(self, operation: Operation, accepts: Accepts = lambda *_: True) -> Step:
         """As :meth:`Session.step`."""
         start, self._next = time.monotonic(), operation
         with self._watch.guarding():
-            step = super().step(operation)
+            step = super().step(operation, accepts)
         self._watch.step_agreed(step, self, time.monotonic() - start)
         return step
 
     def patience(self, hazard: Hazard | None) -> float:
         """Less time where a hang would be no news."""
         full = self.driver.timeout
-        if hazard is None or HangFinding(hazard.label, "", "", "").id not in self._watch.hidden:
+        if hazard is None or hazard.identity(HangFinding.kind) not in self._watch.hidden:
             return full
         return min(full, KNOWN_HANG_SECONDS)
 

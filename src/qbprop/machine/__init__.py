@@ -24,9 +24,10 @@ class BlockMachine(MachineBase):
     the operations from ``self.world`` with :func:`drawn`, and hand them to ``self.perform``.
     """
 
-    @initialize(ops=drawn(start.start), depth=st.integers(0, 3))
-    def start(self, ops: Iterable[Operation], depth: int) -> None:
+    @initialize(ops=drawn(start.start), depth=st.integers(0, 3), daring=st.integers(0, 7))
+    def start(self, ops: Iterable[Operation], depth: int, daring: int) -> None:
         """Disks, bitmaps and targets to start with."""
+        self.daring = daring == 7
         self.deep = self.thorough or depth == 0
         self.perform(ops)
 

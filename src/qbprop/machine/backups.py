@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import (
-    COPY_LIMIT,
     JOB_CLUSTER,
     SECTOR,
     below,
@@ -153,12 +152,6 @@ def _unused(world: State) -> list[str]:
 
 def _existing(world: State) -> Iterator[str]:
     return (name for name in TARGETS if name in world.images)
-
-
-def affordable(world: World, op: Operation) -> bool:
-    """Whether the backups of an operation copy little enough; raises InvalidOperationError."""
-    expectation = world.copy().apply(op)
-    return sum(end.length or 0 for end in expectation.jobs.values()) <= COPY_LIMIT
 
 
 def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:

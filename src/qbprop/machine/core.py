@@ -1,6 +1,6 @@
 """The machine's base: one example on one session."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -9,16 +9,11 @@ from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from qbprop.findings import Finding
-from qbprop.machine.backups import affordable
+from qbprop.hazards import Hazard
+from qbprop.machine.draws import COPY_LIMIT
 from qbprop.session import Session
-from qbprop_model.operations import (
-    BlockdevBackup,
-    DriveBackup,
-    InvalidOperationError,
-    Operation,
-    Resize,
-    Transaction,
-)
+from qbprop_model.expectation import Expectation
+from qbprop_model.operations import InvalidOperationError, Operation, Resize
 from qbprop_model.world import World
 
 Drawn = Operation | Iterable[Operation]
@@ -55,7 +50,8 @@ class MachineBase(RuleBasedStateMachine):
 
     ``session`` must be set, on a subclass, before the machine is used. With ``thorough`` every
     example ends with the contents of all disks and image checks; else those examples do that
-    resized a disk, and one in four others.
+    resized a disk, and one in four others. What the session says is to be shunned is done in
+    the few examples that are ``daring``: nothing else can be seen behind it.
     """
 
     session: ClassVar[Session]
@@ -63,6 +59,7 @@ class MachineBase(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.daring = False
         self.over = False
         self.ended = False
         self.failed = False
@@ -94,13 +91,14 @@ class MachineBase(RuleBasedStateMachine):
                 return
             self.watch()
             try:
-                if isinstance(operation, DriveBackup | BlockdevBackup | Transaction) and (
-                    not affordable(self.world, operation)
-                ):
-                    continue
-                self._guarded(partial(self.session.step, operation))
+                self._guarded(partial(self.session.step, operation, self.accepts))
             except InvalidOperationError:
                 continue
+
+    def accepts(self, expected: Expectation, provoked: Collection[Hazard]) -> bool:
+        """Whether an operation is worth its price: what it copies, and what it provokes."""
+        copied = sum(end.length or 0 for end in expected.jobs.values())
+        return copied <= COPY_LIMIT and (self.daring or self.session.shunned.isdisjoint(provoked))
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:

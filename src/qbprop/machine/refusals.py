@@ -220,14 +220,17 @@ ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_by_name,
     refused_resize,
     *ACTIONS,
-    refused_image,
-    refused_disk,
     refused_transaction,
     refused_request,
     refused_backup,
-    refused_image,
     refused_backup,
 )
+PROGRAMS: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
+    refused_image,
+    refused_image,
+    refused_disk,
+)
+"""What ``qemu-img`` refuses: each costs the start of a program."""
 
 
 def refused_action(draw: st.DrawFn, world: World) -> Action:
@@ -237,4 +240,8 @@ def refused_action(draw: st.DrawFn, world: World) -> Action:
 
 def refusals(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few operations of any kind that are refused."""
-    return tuple(pick(draw, ALL)(draw, world) for _ in range(pick(draw, (3, 5, 9))))
+    return tuple(_refused(draw, world) for _ in range(pick(draw, (3, 5, 9))))
+
+
+def _refused(draw: st.DrawFn, world: World) -> Operation:
+    return pick(draw, PROGRAMS if seldom(draw, 20) else ALL)(draw, world)

@@ -36,7 +36,7 @@ def sizes(draw: st.DrawFn, cluster: int, largest: int) -> int:
 def patterns(draw: st.DrawFn, size: int, least: int) -> tuple[Pattern, ...]:
     """What is on an image before it is opened: nothing, or a few stamped ranges."""
     found = []
-    for _ in range(max(least, pick(draw, [0, 0, 1, 2]))):
+    for _ in range(max(least, pick(draw, [0, 0, 0, 0, 1, 2]))):
         length = min(pick(draw, [1 << 20, 70000, SECTOR, SMALL]), size)
         offset = below(draw, min(size - length, SMALL) // SECTOR + 1) * SECTOR
         found.append(Pattern(offset=offset, length=length, **data(draw)))

@@ -110,7 +110,7 @@ class Driver:
 
     @property
     def round_trips(self) -> int:
-        """QMP commands sent so far."""
+        """How often QMP commands were sent so far; those that went together count once."""
         return self._earlier_round_trips + self._process.monitor.round_trips
 
     @property

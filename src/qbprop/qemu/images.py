@@ -2,8 +2,9 @@
 
 Starting a program costs milliseconds. So a blank image is written from a template where one
 is known: what ``qemu-img create`` made for the same options. Two blank qcow2 images with L1
-tables of as many clusters differ in the fields for their size and in the table's length alone,
-which ends the file; so one template serves many sizes.
+tables of as many clusters, over backing files with names of one length, differ in that name, in
+the fields for their size and in the length of the table, which ends the file; so one template
+serves many images.
 """
 
 import os
@@ -20,6 +21,7 @@ from qbprop.qemu.qcow2 import (
     L1_ENTRY,
     L1_SIZE_FIELD,
     SIZE_FIELD,
+    backing_name,
     format_of,
     is_whole,
     l1_table,
@@ -39,6 +41,9 @@ TEMPLATE_COUNT = 256
 _RAW_START = 4096
 """QEMU allocates so many first bytes of a new raw image."""
 
+_UNTOUCHED = 0
+"""The time of change that a new image is given; a write sets another one."""
+
 _HEADER = 48
 """First bytes of a qcow2 image that say where its L1 table is."""
 
@@ -47,11 +52,13 @@ _HEADER = 48
 class _Template:
     """A sparse file in memory: its data as (offset, bytes, zeroes after them).
 
-    Of a qcow2 image what is before the L1 table, the offset of which is ``table``.
+    Of a qcow2 image what is before the L1 table, the offset of which is ``table``; ``backing``
+    is where the name of its backing file stands.
     """
 
     data: tuple[tuple[int, bytes, int], ...]
     table: int | None
+    backing: int
 
 
 class Images:
@@ -99,10 +106,15 @@ class Images:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+        os.utime(path, ns=(_UNTOUCHED, _UNTOUCHED))
 
     def check(self, file: str) -> str | None:
-        """What ``qemu-img check`` finds wrong with a qcow2 image; None for any other file."""
-        if self.format_of(file) != "qcow2":
+        """What ``qemu-img check`` finds wrong with a qcow2 image; None for any other file.
+
+        None as well for one that nobody has written to since `make`.
+        """
+        path = self._folder / file
+        if self.format_of(file) != "qcow2" or path.stat().st_mtime_ns == _UNTOUCHED:
             return None
         code, output = self._run(Program("qemu-img", ("check", "-f", "qcow2", file)))
         kind = {0: None, 2: "corruption", 3: "leaked clusters"}.get(code, f"exit code {code}")
@@ -141,11 +153,12 @@ class Images:
         return done.returncode, output.decode(errors="replace")
 
     def _blank(self, step: MakeImage, path: Path) -> None:
-        key = (_shape(step.layer), step.backing, step.backing_format)
+        name = (step.backing or "").encode()
+        key = (_shape(step.layer), len(name), step.backing_format)
         template = self._templates.get(key)
         whole = step.backing is None or is_whole(self._folder / step.backing)
         if template is not None and whole:
-            _write_blank(path, template, step.layer)
+            _write_blank(path, template, step.layer, name)
             return
         self.run(create_program(step))
         if (template := _template(path)) is not None:
@@ -240,8 +253,9 @@ def _template(path: Path) -> _Template | None:
     """The file as a template, unless it holds too much or is laid out in another way."""
     with path.open("rb", buffering=0) as file:
         descriptor, end, table = file.fileno(), os.fstat(file.fileno()).st_size, None
+        header = os.pread(descriptor, _HEADER, 0)
         if format_of(path) == "qcow2":
-            table, length = l1_table(os.pread(descriptor, _HEADER, 0))
+            table, length = l1_table(header)
             if table + length != end or length > TEMPLATE_LIMIT:
                 return None
             end = table
@@ -250,7 +264,8 @@ def _template(path: Path) -> _Template | None:
         ]
         if sum(stop - start for start, stop in extents) > TEMPLATE_LIMIT:
             return None
-        return _Template(tuple(_stripped(descriptor, *each) for each in extents), table)
+        data = tuple(_stripped(descriptor, *each) for each in extents)
+        return _Template(data, table, backing_name(header)[0])
 
 
 def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
@@ -258,7 +273,7 @@ def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
     return start, data, end - start - len(data)
 
 
-def _write_blank(path: Path, template: _Template, layer: Layer) -> None:
+def _write_blank(path: Path, template: _Template, layer: Layer, backing: bytes) -> None:
     size = _whole_sectors(layer.size)
     with path.open("xb", buffering=0) as file:
         descriptor = file.fileno()
@@ -267,6 +282,7 @@ def _write_blank(path: Path, template: _Template, layer: Layer) -> None:
         if template.table is None:
             file.truncate(size)
             return
+        os.pwrite(descriptor, backing, template.backing)
         tables = _tables(layer)
         os.pwrite(descriptor, bytes(tables * L1_ENTRY), template.table)
         os.pwrite(descriptor, size.to_bytes(8, "big"), SIZE_FIELD)

@@ -120,9 +120,9 @@ class Monitor:
     """A QMP session over a connected socket.
 
     ``timeout`` bounds any single wait, in seconds, and may be set at any time.
-    ``round_trips`` counts the commands sent. ``died`` is asked for the exception to raise
-    when the connection is lost. More than ``event_limit`` untaken events are a flood: further
-    ones are dropped.
+    ``round_trips`` counts how often commands were sent; several at once are one. ``died`` is
+    asked for the exception to raise when the connection is lost. More than ``event_limit``
+    untaken events are a flood: further ones are dropped.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Monitor:
         messages = [_message(command) for command in commands]
         client, self._gone = self._client, self._interrupted
         client.send(messages)
-        self.round_trips += len(commands)
+        self.round_trips += 1
         self._run_until(
             lambda: len(client.replies) == len(commands),
             lambda: f"no reply to {commands[len(client.replies)].name}",

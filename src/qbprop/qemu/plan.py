@@ -159,7 +159,9 @@ def _(operation: op.Transaction) -> Plan:
     if operation.grouped:
         arguments["properties"] = {"completion-mode": "grouped"}
     main = Command("transaction", arguments)
-    return Plan(main, prepare=_open_targets(operation.actions), settle=(AwaitJobs(),))
+    starts = any(isinstance(each, op.Backup) for each in operation.actions)
+    settle = (AwaitJobs(),) if starts else ()
+    return Plan(main, prepare=_open_targets(operation.actions), settle=settle)
 
 
 def _open_targets(actions: tuple[op.Action, ...]) -> tuple[tuple[Primitive, Primitive], ...]:

@@ -51,12 +51,17 @@ def chain(path: Path) -> Iterator[Path]:
     yield path
 
 
+def backing_name(header: bytes) -> tuple[int, int]:
+    """Offset and length of the backing file's name, in bytes; both 0 where there is none."""
+    if len(header) < _START.size or not header.startswith(MAGIC):
+        return 0, 0
+    _, _, offset, length = _START.unpack_from(header)
+    return offset, length
+
+
 def _backing(path: Path) -> str | None:
     with path.open("rb") as file:
-        start = file.read(_START.size)
-        if len(start) < _START.size or not start.startswith(MAGIC):
-            return None
-        _, _, offset, length = _START.unpack(start)
+        offset, length = backing_name(file.read(_START.size))
         if not offset:
             return None
         file.seek(offset)
