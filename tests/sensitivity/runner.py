@@ -1,18 +1,22 @@
-"""How long live QEMU takes to contradict a wrong rule, without shrinking."""
+"""How long live QEMU takes to contradict a wrong rule, and how short an example shows it."""
 
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis.errors import Flaky
 from hypothesis.stateful import get_state_machine_test
+from rich.console import Console
 from tests.sensitivity.registry import Variant
 
 from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
+from qbprop.campaign.runner import Campaign, Options
 from qbprop.findings import Finding
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
@@ -71,7 +75,7 @@ def measure(
                 nonlocal found
                 if finding.id in known:
                     return True
-                found = finding
+                found = found or finding
                 raise _Over
 
         body: dict[str, Any] = {"session": session, "thorough": False}
@@ -83,6 +87,37 @@ def measure(
                 hypothesis.seed(derived_seed(seed, number))(round_of)()
             number += 1
     return Measurement(variant.name, seed, time.monotonic() - start, done, found)
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """What a campaign made of the first contradiction of a wrong rule.
+
+    ``operations`` is the length of the trace that it kept, ``rate`` the share of replays that
+    showed it again; None where nothing contradicted.
+    """
+
+    seconds: float
+    operations: int | None
+    rate: float | None
+
+
+def shrink(lab: Lab, variant: Variant, seed: int, *, seconds: float) -> Shrunk:
+    """A campaign that judges by a wrong model and ends with its first finding, shrunk."""
+    with variant.active() as rules, tempfile.TemporaryDirectory() as folder:
+        options = Options(
+            out=Path(folder),
+            max_seconds=seconds,
+            seed=seed,
+            stop_on_finding=True,
+            known=shipped_known(),
+            rules=rules,
+        )
+        summary = Campaign(lab, options, Console(quiet=True)).run()
+    new = summary.new_findings
+    if not new:
+        return Shrunk(summary.seconds, None, None)
+    return Shrunk(summary.seconds, new[0].operations, new[0].rate)
 
 
 def _settings() -> settings:
