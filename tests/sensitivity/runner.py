@@ -18,6 +18,7 @@ from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.campaign.runner import Campaign, Options
 from qbprop.findings import Finding
+from qbprop.hazards import known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
@@ -60,6 +61,7 @@ def measure(
 
     with variant.active() as rules, lab.session(rules) as session:
         known = known_ids(shipped_known(), session.driver.version)
+        session.shunned = known_hazards(known)
 
         class Measured(BlockMachine):
             def __init__(self) -> None:
@@ -75,7 +77,7 @@ def measure(
                 nonlocal found
                 if finding.id in known:
                     return True
-                found = found or finding
+                found, self.over = finding, True
                 raise _Over
 
         body: dict[str, Any] = {"session": session, "thorough": False}
