@@ -3,36 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from enum import IntEnum
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
+from qbprop.cli_base import QEMU, Exit, fail, reporting
+from qbprop.cli_export import export
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
 from qbprop.version import VERSION
-
-
-class Exit(IntEnum):
-    """Exit codes; those of ``replay`` are what ``git bisect run`` expects."""
-
-    AGREED = 0
-    FOUND = 1
-    UNUSABLE = 2
-    UNTESTABLE = 125
-    INTERRUPTED = 130
-
-
-def fail(error: BaseException, code: Exit) -> NoReturn:
-    """Say what is wrong in one line on standard error, and exit."""
-    text = str(error) if isinstance(error, QbpropError) else f"{type(error).__name__}: {error}"
-    click.echo(f"qbprop: {' '.join(text.split())}", err=True)
-    sys.exit(code)
 
 
 def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -41,14 +22,6 @@ def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param=parameter) from error
-
-
-QEMU = click.option(
-    "--qemu",
-    metavar="PATH",
-    help="A qemu-system-* binary, or the directory that holds it (a build tree, a bin/). "
-    "[default: QEMU_PROG, else from PATH]",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -137,7 +110,7 @@ def fuzz(
         raise click.BadParameter(
             f"{profile!r} is none of {', '.join(SIZES)}", param_hint="'--profile'"
         )
-    with _reporting(Exit.UNUSABLE):
+    with reporting(Exit.UNUSABLE):
         lab = Lab(find_binaries(qemu))
         entries = shipped_known() + (read_known(known) if known else ())
         options = Options(
@@ -192,7 +165,7 @@ def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -
     from qbprop.trace import read_trace
     from qbprop_model.operations import InvalidOperationError
 
-    with _reporting(Exit.UNTESTABLE):
+    with reporting(Exit.UNTESTABLE):
         wanted = read_trace(trace)
         lab = Lab(find_binaries(qemu))
         with lab.session() as session:
@@ -226,7 +199,7 @@ def doctor(*, qemu: str | None) -> None:
     """Tell which QEMU there is, what it supports, what is missing and how to get it."""
     from qbprop.qemu.doctor import examine
 
-    with _reporting(Exit.UNUSABLE):
+    with reporting(Exit.UNUSABLE):
         report = examine(qemu)
     click.echo(report.text())
     sys.exit(Exit.AGREED if report.usable else Exit.UNUSABLE)
@@ -263,20 +236,4 @@ def _make_out(wanted: Path | None) -> Path:
     return out
 
 
-@contextmanager
-def _reporting(code: Exit) -> Iterator[None]:
-    """Turn every error into one line and an exit code; no traceback reaches the user."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
-    except (QbpropError, OSError) as error:
-        fail(error, code)
-    except Exception as error:
-        if os.environ.get("QBPROP_TRACEBACK"):
-            raise
-        problem = QbpropError(
-            f"qbprop itself failed ({type(error).__name__}: {error}); please report it, with what "
-            "it shows when QBPROP_TRACEBACK=1 is set"
-        )
-        fail(problem, code)
+main.add_command(export)
