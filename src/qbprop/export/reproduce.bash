@@ -146,6 +146,7 @@ run() {
     wait "$program"
     status=$?
     program=
+    reply=${reply%$'\n'}
     return "$status"
 }
 
@@ -217,7 +218,10 @@ undo() {
 }
 
 # From here on a deviation is the bug.
-in_question() { verdict=1; }
+in_question() {
+    verdict=1
+    job_words=()
+}
 
 # The last reply must hold $1.
 has() {

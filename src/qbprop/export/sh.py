@@ -188,5 +188,5 @@ def _run(rate: float) -> list[str]:
 
 
 def attempts(rate: float) -> int:
-    """How many tries of a racy finding miss it in one of a thousand cases, at most 500."""
-    return min(500, math.ceil(math.log(0.001) / math.log(1 - max(rate, 0.01))))
+    """How many tries of a racy finding miss it in one of a thousand cases; at most 100."""
+    return min(100, math.ceil(math.log(0.001) / math.log(1 - rate)))

@@ -50,12 +50,11 @@ def _(step: GuestRequest, script: Script) -> Iterator[str]:
     source = ""
     if step.data is not None:
         source = script.data(step.data, step.offset, step.length)
+    what = words(step, step.offset, step.length, source).replace("read -v", "read")
     if script.transport == "hmp" or step.kind == "write_compressed":
-        what = words(step, step.offset, step.length, source)
         due = report(step, step.offset, step.length)
         yield f"guest_by_monitor {step.node} {quote(what)} {quote(due)}"
     else:
-        what = words(step, step.offset, step.length, source).replace("read -v", "read")
         yield f"guest {script.export(step.node)} {quote(what)}"
 
 

@@ -1,0 +1,25 @@
+"""What stands beside a finding's trace: files that show it elsewhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from qbprop.export.certify import export_sh
+from qbprop.lab import Lab
+from qbprop.trace import Trace
+from qbprop_model.rules import Rules
+
+
+def export_finding(
+    lab: Lab, trace: Trace, folder: Path, rules: Rules | None = None, rate: float = 1.0
+) -> Iterator[str]:
+    """Write the reproducers of a trace into ``folder``; yields a line for each, to be shown.
+
+    :raises ExportError: something in the trace has no rendering.
+    :raises InvalidOperationError: the model cannot judge an operation.
+    :raises OSError: a file cannot be written.
+    """
+    made = export_sh(lab, trace, rules, rate)
+    path = folder / "reproduce.sh"
+    path.write_text(made.text, "utf-8")
+    path.chmod(0o755)
+    yield f"{path} exits with {made.code} here" + ("" if made.certified else ", not as it should")
