@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from qbprop.export import iotest
 from qbprop.export.sh import render
 from qbprop.export.sh_script import Transport
-from qbprop.export.story import About, tell
+from qbprop.export.story import About, Story, tell
 from qbprop.findings import Finding
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import Binaries
@@ -108,15 +109,7 @@ def export_sh(lab: Lab, trace: Trace, rules: Rules | None = None, rate: float = 
     :raises ExportError: something in the trace has no rendering.
     :raises InvalidOperationError: the model cannot judge an operation.
     """
-    with lab.session(rules) as session:
-        session.explain = True
-        shown = show(session, trace.examples)
-        version = session.driver.version
-    told = about(trace, shown, version, rate)
-    examples = _up_to(trace.examples, shown)
-    at_end = shown.at_end if shown.finding is not None else None
-    story = tell(examples, told.kind, at_end=at_end, rules=rules)
-    due = BUG if shown.finding is not None else BEHAVES
+    story, told, due = _played(lab, trace, rules, rate)
     tried = []
     for transport in TRANSPORTS:
         text = render(story, told, transport)
@@ -125,6 +118,30 @@ def export_sh(lab: Lab, trace: Trace, rules: Rules | None = None, rate: float = 
         if tried[-1].certified:
             return tried[-1]
     return tried[0]
+
+
+def export_iotest(
+    lab: Lab, trace: Trace, rules: Rules | None = None, rate: float = 1.0
+) -> Reproducer:
+    """The test for QEMU's suite; it is not tried: that needs QEMU's source and a build of it.
+
+    :raises ExportError: something in the trace has no rendering.
+    :raises InvalidOperationError: the model cannot judge an operation.
+    """
+    story, told, due = _played(lab, trace, rules, rate)
+    return Reproducer(iotest.render(story, told), due, due, "")
+
+
+def _played(lab: Lab, trace: Trace, rules: Rules | None, rate: float) -> tuple[Story, About, int]:
+    """The story of a trace after it was played, what it is about, and the exit code due."""
+    with lab.session(rules) as session:
+        session.explain = True
+        shown = show(session, trace.examples)
+        version = session.driver.version
+    told = about(trace, shown, version, rate)
+    at_end = shown.at_end if shown.finding is not None else None
+    story = tell(_up_to(trace.examples, shown), told.kind, at_end=at_end, rules=rules)
+    return story, told, BUG if shown.finding is not None else BEHAVES
 
 
 def run(script: str, binaries: Binaries, seconds: float = RUN_SECONDS) -> tuple[int, str]:
@@ -164,5 +181,8 @@ def _up_to(
     return (*whole[: shown.example], shown.finding.trace)
 
 
-FORMATS: Mapping[str, Callable[[Lab, Trace], Reproducer]] = {"sh": export_sh}
+FORMATS: Mapping[str, Callable[[Lab, Trace], Reproducer]] = {
+    "sh": export_sh,
+    "iotest": export_iotest,
+}
 """What a trace can be exported as."""

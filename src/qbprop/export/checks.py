@@ -66,11 +66,12 @@ class ReadData:
 class Bytes:
     """The bytes of an open disk, or of a target's file. What ``parts`` leave out is zero.
 
-    ``format`` is that of the file, None for an open disk.
+    ``format`` is that of the file, of a disk that of its top layer.
     """
 
     name: str
-    format: str | None
+    is_disk: bool
+    format: str
     size: int
     parts: tuple[tuple[int, int, Data], ...]
 
@@ -142,8 +143,9 @@ def closing(kind: str, world: World) -> tuple[Check, ...]:
 
 def _bytes(name: str, contents: Contents, world: World) -> Bytes:
     assert isinstance(contents, View)
-    form = None if name in world.nodes else world.images[name].format
-    return Bytes(name, form, contents.size, tuple(contents.parts()))
+    is_disk = name in world.nodes
+    form = world.images[world.nodes[name].image if is_disk else name].format
+    return Bytes(name, is_disk, form, contents.size, tuple(contents.parts()))
 
 
 def _read(operation: Read, expected: Expectation, world: World) -> Check:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from qbprop.export.certify import export_sh
+from qbprop.export.certify import export_iotest, export_sh
+from qbprop.export.iotest import EXPECTED_OUTPUT
 from qbprop.lab import Lab
 from qbprop.trace import Trace
 from qbprop_model.rules import Rules
@@ -22,4 +23,8 @@ def export_finding(
     path = folder / "reproduce.sh"
     path.write_text(made.text, "utf-8")
     path.chmod(0o755)
+    test = folder / "iotest.py"
+    test.write_text(export_iotest(lab, trace, rules, rate).text, "utf-8")
+    test.chmod(0o755)
+    (folder / "iotest.py.out").write_text(EXPECTED_OUTPUT, "utf-8")
     yield f"{path} exits with {made.code} here" + ("" if made.certified else ", not as it should")

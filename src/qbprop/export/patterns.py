@@ -19,6 +19,13 @@ def reply_pattern(refusal: Refusal) -> str:
     return "|".join(dict.fromkeys(_in_reply(row.pattern, row.channel, refusal) for row in rows))
 
 
+def python_pattern(refusal: Refusal) -> str:
+    """What is found in the text of an error that gives this reason, of this subject."""
+    subject = re.escape(refusal.subject) or ".*"
+    patterns = (row.pattern.replace("\0", subject) for row in TABLE[refusal.reason])
+    return "|".join(dict.fromkeys(patterns))
+
+
 def extended(pattern: str) -> str:
     """A Python pattern without look-arounds and lazy parts as an extended regular expression."""
     return pattern.replace("(?:", "(").replace(r"\w", "[A-Za-z0-9_]")

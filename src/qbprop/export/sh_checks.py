@@ -95,7 +95,7 @@ def _(check: Bytes, script: Script) -> None:
     for start, end, data in check.parts:
         source = script.data(data, start, end - start)
         script.ok(f"io -f raw -c {quote(f'write{source} {start} {end - start}')} {EXPECTED}")
-    if check.format is None:
+    if check.is_disk:
         url = f"nbd+unix:///{script.export(check.name)}?socket=nbd.sock"
         script.ok(f"img compare -f raw -F raw {EXPECTED} {quote(url)}")
     else:

@@ -38,12 +38,16 @@ class About:
 
 @dataclass(frozen=True)
 class Scene:
-    """One operation, its plan with every format filled in, and the refusal that is due, if any."""
+    """One operation, its plan with every format filled in, and what is due.
+
+    ``refusal`` None means success; ``jobs`` are those that run to their end.
+    """
 
     number: int
     operation: Operation
     plan: Plan
     refusal: Refusal | None
+    jobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def tell(
             formats = {f"{name}{SUFFIX}": image.format for name, image in world.images.items()}
             expected = world.apply(operation)
             filled = resolve(plan(operation), partial(_format, formats))
-            scenes.append(Scene(number, operation, filled, expected.refusal))
+            jobs = tuple(name for name, end in expected.jobs.items() if not end.aborted)
+            scenes.append(Scene(number, operation, filled, expected.refusal, jobs))
             if at_end is not True:
                 last = checks_of(kind, operation, expected, world)
         told.append(tuple(scenes))
