@@ -19,7 +19,6 @@ wrong() {
 finish() {
     local status=$?
     [[ -z $QEMU ]] || kill -KILL "$QEMU" 2>/dev/null
-    [[ -z $program ]] || kill -KILL "$program" 2>/dev/null
     wait
     cd / && rm -rf -- "$folder"
     case $status in
@@ -33,7 +32,7 @@ finish() {
 # input and output.
 start() {
     local beside=
-    verdict=125 QEMU='' program='' printed='' refusal='' server='' line=''
+    verdict=125 QEMU='' printed='' refusal='' server='' line=''
     declare -gA job_words=() alive=() progress=()
     : "${QEMU_PROG:=qemu-system-x86_64}"
     [[ $QEMU_PROG != */* ]] || beside=$(cd "${QEMU_PROG%/*}" && pwd)
@@ -134,20 +133,16 @@ run() {
     local pipe status
     say "\$ $*"
     reply=
-    exec {pipe}< <(exec "$@" 2>&1 </dev/null)
-    program=$!
+    exec {pipe}< <("$@" 2>&1 </dev/null; printf '\n%d' $?)
     while IFS= read -r -t "$patience" -u "$pipe" line; do
+        [[ -n $line ]] || continue
         say "    $line"
-        reply+=$line$'\n'
+        reply+=${reply:+$'\n'}$line
     done
     status=$?
-    ((status <= 128)) || wrong "no end within $patience seconds"
     exec {pipe}<&-
-    wait "$program"
-    status=$?
-    program=
-    reply=${reply%$'\n'}
-    return "$status"
+    ((status <= 128)) || wrong "no end within $patience seconds"
+    return "$line"
 }
 
 # qemu-img with these arguments.
