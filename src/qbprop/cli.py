@@ -12,6 +12,7 @@ from rich.console import Console
 from qbprop.campaign.duration import parse_duration
 from qbprop.cli_base import QEMU, Exit, fail, reporting
 from qbprop.cli_export import export
+from qbprop.cli_known import show_known
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
 from qbprop.version import VERSION
 
@@ -84,6 +85,11 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
 )
+@click.option(
+    "--only-known",
+    is_flag=True,
+    help="Do not test: try each known finding, and say which are fixed in this QEMU.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
 def fuzz(
     *,
@@ -95,6 +101,7 @@ def fuzz(
     out: Path | None,
     profile: str | None,
     known: Path | None,
+    only_known: bool,
     as_json: bool,
 ) -> None:
     """Test a live QEMU with random operations, until the time is over."""
@@ -113,6 +120,9 @@ def fuzz(
     with reporting(Exit.UNUSABLE):
         lab = Lab(find_binaries(qemu))
         entries = shipped_known() + (read_known(known) if known else ())
+        if only_known:
+            show_known(lab, entries, as_json=as_json)
+            sys.exit(Exit.AGREED)
         options = Options(
             out=_make_out(out),
             max_seconds=max_time,

@@ -43,7 +43,7 @@ from qbprop_model.operations import (
 
 HERE = Path(__file__).parent
 WRONG = sorted((HERE / "variants").glob("*.jsonl"))
-BUGS = sorted((HERE.parent / "findings").glob("*.jsonl"))
+BUGS = sorted((HERE.parents[1] / "src/qbprop/known_traces").glob("*.jsonl"))
 
 ABOUT = About(id="0123456789ab", kind="", title="a test")
 

@@ -125,7 +125,7 @@ class Campaign:
         path = str(self._lab.binaries.system)
         summary.qemus = [QemuRecord(version=driver.version, path=path)]
         summary.guest_io = driver.transport
-        known = known_ids(self._options.known, driver.version)
+        known = known_ids(self._options.known, driver.version, driver.features)
         self._watch.known_ids = frozenset(known)
         session.shunned = known_hazards(known)
         self._watch.hidden |= known.keys()
