@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
-from qbprop.cli_base import QEMU, Exit, fail, reporting
+from qbprop.cli_base import QEMU, QEMUS, Exit, fail, reporting
 from qbprop.cli_export import export
 from qbprop.cli_known import show_known
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
@@ -151,6 +151,7 @@ def fuzz(
     Examples:
       qbprop replay qbprop-runs/.../findings/ID/trace.jsonl
       git bisect run qbprop replay --qemu build trace.jsonl
+      qbprop replay trace.jsonl --qemu ~/qemu-7.2/build --qemu ~/qemu-9.0/build
 
     The list of known findings does not matter here.
 
@@ -161,13 +162,14 @@ def fuzz(
     """
 )
 @click.argument("trace", type=click.Path(path_type=Path))
-@QEMU
+@QEMUS
 @click.option("--any", "any_finding", is_flag=True, help="Exit with 1 at any disagreement.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Show every command that is sent, and its reply."
 )
-def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -> None:
+def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: bool) -> None:
     """Perform a trace again, step by step, with all checks."""
+    from qbprop.comparison import judge, worst
     from qbprop.lab import Lab
     from qbprop.qemu.binaries import find_binaries
     from qbprop.replay import play
@@ -177,7 +179,13 @@ def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -
 
     with reporting(Exit.UNTESTABLE):
         wanted = read_trace(trace)
-        lab = Lab(find_binaries(qemu))
+        if len(qemus) > 1:
+            verdicts = []
+            for qemu in qemus:
+                verdicts.append(judge(qemu, wanted, any_finding=any_finding))
+                click.echo(verdicts[-1].line())
+            sys.exit(worst(verdicts))
+        lab = Lab(find_binaries(*qemus or (None,)))
         with lab.session() as session:
             session.explain = True
             click.echo(f"QEMU {session.driver.version}, guest I/O by {session.driver.transport}")

@@ -36,6 +36,14 @@ QEMU = click.option(
     "[default: QEMU_PROG, else from PATH]",
 )
 
+QEMUS = click.option(
+    "--qemu",
+    "qemus",
+    metavar="PATH",
+    multiple=True,
+    help="As for `qbprop fuzz`; given more than once, a table says which QEMU behaves.",
+)
+
 
 @contextmanager
 def reporting(code: Exit) -> Iterator[None]:

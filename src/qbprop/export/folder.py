@@ -1,6 +1,7 @@
 """What stands beside a finding's trace: files that show it elsewhere."""
 
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from qbprop.export.certify import export_iotest, export_sh
@@ -27,4 +28,7 @@ def export_finding(
     test.write_text(export_iotest(lab, trace, rules, rate).text, "utf-8")
     test.chmod(0o755)
     (folder / "iotest.py.out").write_text(EXPECTED_OUTPUT, "utf-8")
+    bisect = folder / "bisect.sh"
+    bisect.write_bytes(files("qbprop.export").joinpath("bisect.bash").read_bytes())
+    bisect.chmod(0o755)
     yield f"{path} exits with {made.code} here" + ("" if made.certified else ", not as it should")
