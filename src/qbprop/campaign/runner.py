@@ -227,6 +227,7 @@ class Campaign:
     def _play_fresh(self, timeout: float, examples: Examples) -> Finding | None:
         with self._lab.session(self._options.rules) as session:
             session.driver.timeout = timeout
+            session.explain = True
             return self._play(session, examples)
 
     def _play(self, session: Session, examples: Examples) -> Finding | None:
