@@ -21,6 +21,11 @@ fuzz: ready ## one minute of testing against a live QEMU (ARGS="--seed 1")
 test: lint ## lint, then every test (ARGS="-k bitmap")
 	$(PYTHON) -m pytest $(ARGS)
 
+.PHONY: test-report
+test-report: ready ## install Debian's chromium, and test the pages of findings in it
+	@scripts/bootstrap chromium
+	$(PYTHON) -m pytest tests/report $(ARGS)
+
 .PHONY: test-qemu-source
 test-qemu-source: ready ## build a small QEMU; run its own suite and git bisect on exported findings
 	@scripts/build-qemu --source build/qemu.src build/qemu
