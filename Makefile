@@ -7,7 +7,7 @@ SOAK_STEPS ?= 200000
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: ready
 ready: ## install what is missing, no more
@@ -20,6 +20,17 @@ fuzz: ready ## one minute of testing against a live QEMU (ARGS="--seed 1")
 .PHONY: test
 test: lint ## lint, then every test (ARGS="-k bitmap")
 	$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: test-report
+test-report: ready ## install Debian's chromium, and test the pages of findings in it
+	@scripts/bootstrap chromium
+	$(PYTHON) -m pytest tests/report $(ARGS)
+
+.PHONY: test-qemu-source
+test-qemu-source: ready ## build a small QEMU; run its own suite and git bisect on exported findings
+	@scripts/build-qemu --source build/qemu.src build/qemu
+	QBPROP_QEMU_SOURCE=build/qemu.src QBPROP_QEMU_BUILD=build/qemu \
+		$(PYTHON) -m pytest -rA tests/qemu_source $(ARGS)
 
 .PHONY: lint
 lint: ready ## ruff and mypy --strict over everything

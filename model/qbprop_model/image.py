@@ -103,6 +103,11 @@ class View:
         """The ranges outside which every byte is zero."""
         return [(start, end) for start, end, cell in self.cells.runs() if cell.data != ZERO]
 
+    def parts(self) -> list[tuple[int, int, Data]]:
+        """What makes up the bytes: ``(start, end, data)``, ascending, zeroes left out."""
+        runs = self.cells.runs()
+        return [(start, end, cell.data) for start, end, cell in runs if cell.data != ZERO]
+
     def origin(self, offset: int) -> int | None:
         """The step that determined the byte at ``offset``."""
         return self.cells.at(offset).step

@@ -3,36 +3,19 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from enum import IntEnum
 from pathlib import Path
-from typing import NoReturn
 
 import click
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
+from qbprop.cli_base import QEMU, QEMUS, Exit, fail, reporting
+from qbprop.cli_export import export
+from qbprop.cli_known import show_known
+from qbprop.cli_report import report
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
 from qbprop.version import VERSION
-
-
-class Exit(IntEnum):
-    """Exit codes; those of ``replay`` are what ``git bisect run`` expects."""
-
-    AGREED = 0
-    FOUND = 1
-    UNUSABLE = 2
-    UNTESTABLE = 125
-    INTERRUPTED = 130
-
-
-def fail(error: BaseException, code: Exit) -> NoReturn:
-    """Say what is wrong in one line on standard error, and exit."""
-    text = str(error) if isinstance(error, QbpropError) else f"{type(error).__name__}: {error}"
-    click.echo(f"qbprop: {' '.join(text.split())}", err=True)
-    sys.exit(code)
 
 
 def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -41,14 +24,6 @@ def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param=parameter) from error
-
-
-QEMU = click.option(
-    "--qemu",
-    metavar="PATH",
-    help="A qemu-system-* binary, or the directory that holds it (a build tree, a bin/). "
-    "[default: QEMU_PROG, else from PATH]",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -111,6 +86,11 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
 )
+@click.option(
+    "--only-known",
+    is_flag=True,
+    help="Do not test: try each known finding, and say which are fixed in this QEMU.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
 def fuzz(
     *,
@@ -122,6 +102,7 @@ def fuzz(
     out: Path | None,
     profile: str | None,
     known: Path | None,
+    only_known: bool,
     as_json: bool,
 ) -> None:
     """Test a live QEMU with random operations, until the time is over."""
@@ -137,9 +118,12 @@ def fuzz(
         raise click.BadParameter(
             f"{profile!r} is none of {', '.join(SIZES)}", param_hint="'--profile'"
         )
-    with _reporting(Exit.UNUSABLE):
+    with reporting(Exit.UNUSABLE):
         lab = Lab(find_binaries(qemu))
         entries = shipped_known() + (read_known(known) if known else ())
+        if only_known:
+            show_known(lab, entries, as_json=as_json)
+            sys.exit(Exit.AGREED)
         options = Options(
             out=_make_out(out),
             max_seconds=max_time,
@@ -168,6 +152,7 @@ def fuzz(
     Examples:
       qbprop replay qbprop-runs/.../findings/ID/trace.jsonl
       git bisect run qbprop replay --qemu build trace.jsonl
+      qbprop replay trace.jsonl --qemu ~/qemu-7.2/build --qemu ~/qemu-9.0/build
 
     The list of known findings does not matter here.
 
@@ -178,13 +163,14 @@ def fuzz(
     """
 )
 @click.argument("trace", type=click.Path(path_type=Path))
-@QEMU
+@QEMUS
 @click.option("--any", "any_finding", is_flag=True, help="Exit with 1 at any disagreement.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Show every command that is sent, and its reply."
 )
-def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -> None:
+def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: bool) -> None:
     """Perform a trace again, step by step, with all checks."""
+    from qbprop.comparison import judge, worst
     from qbprop.lab import Lab
     from qbprop.qemu.binaries import find_binaries
     from qbprop.replay import play
@@ -192,9 +178,15 @@ def replay(*, trace: Path, qemu: str | None, any_finding: bool, verbose: bool) -
     from qbprop.trace import read_trace
     from qbprop_model.operations import InvalidOperationError
 
-    with _reporting(Exit.UNTESTABLE):
+    with reporting(Exit.UNTESTABLE):
         wanted = read_trace(trace)
-        lab = Lab(find_binaries(qemu))
+        if len(qemus) > 1:
+            verdicts = []
+            for qemu in qemus:
+                verdicts.append(judge(qemu, wanted, any_finding=any_finding))
+                click.echo(verdicts[-1].line())
+            sys.exit(worst(verdicts))
+        lab = Lab(find_binaries(*qemus or (None,)))
         with lab.session() as session:
             session.explain = True
             click.echo(f"QEMU {session.driver.version}, guest I/O by {session.driver.transport}")
@@ -226,7 +218,7 @@ def doctor(*, qemu: str | None) -> None:
     """Tell which QEMU there is, what it supports, what is missing and how to get it."""
     from qbprop.qemu.doctor import examine
 
-    with _reporting(Exit.UNUSABLE):
+    with reporting(Exit.UNUSABLE):
         report = examine(qemu)
     click.echo(report.text())
     sys.exit(Exit.AGREED if report.usable else Exit.UNUSABLE)
@@ -263,20 +255,5 @@ def _make_out(wanted: Path | None) -> Path:
     return out
 
 
-@contextmanager
-def _reporting(code: Exit) -> Iterator[None]:
-    """Turn every error into one line and an exit code; no traceback reaches the user."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
-    except (QbpropError, OSError) as error:
-        fail(error, code)
-    except Exception as error:
-        if os.environ.get("QBPROP_TRACEBACK"):
-            raise
-        problem = QbpropError(
-            f"qbprop itself failed ({type(error).__name__}: {error}); please report it, with what "
-            "it shows when QBPROP_TRACEBACK=1 is set"
-        )
-        fail(problem, code)
+main.add_command(export)
+main.add_command(report)

@@ -20,7 +20,9 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     the end of an example), ``aspect`` the reason or field, free of sizes, names, seeds and
     versions. Behind a hazard (:mod:`qbprop.hazards`) ``operation`` is the hazard, ``aspect``
     empty, and ``symptom`` the title that the finding would have had.
-    ``bitmap`` is the (node, bitmap) whose dirty clusters are wrong.
+    ``bitmap`` is the (node, bitmap) whose dirty clusters are wrong, ``image`` the disk or target
+    whose bytes are; ``lost`` and ``spare`` are byte ranges ``(start, end)``, as far as they are
+    known: clean but to be dirty, dirty but to be clean; bytes that differ are ``spare``.
     ``expected`` and ``observed`` are texts for people. ``step`` counts from 1;
     ``trace`` is every operation up to and including that step.
     """
@@ -35,6 +37,9 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     trace: tuple[Operation, ...] = ()
     symptom: str = ""
     bitmap: tuple[str, str] | None = None
+    image: str = ""
+    lost: tuple[tuple[int, int], ...] = ()
+    spare: tuple[tuple[int, int], ...] = ()
 
     @property
     def id(self) -> str:

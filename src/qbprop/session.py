@@ -85,6 +85,8 @@ class Session:
         self.shunned: frozenset[Hazard] = frozenset()
         """Hazards that the QEMU at hand is known to fall for."""
         self.trace: list[Operation] = []
+        self.observed: Observation | None = None
+        """What came of the last operation, unless QEMU was gone."""
         self.history: list[tuple[Operation, ...]] = []
         """The traces of the examples since QEMU's launch, the current one left out."""
         self._launch = 0
@@ -117,10 +119,11 @@ class Session:
         self._hazards.see(provoked, before, self.world)
         name = step_name(operation, expected)
         self.trace.append(operation)
+        self.observed = None
         full = self.driver.timeout
         self.driver.timeout = self.patience(self._hazards.explains(HangFinding.kind))
         try:
-            observed = self.driver.perform(operation, expected.digests)
+            observed = self.observed = self.driver.perform(operation, expected.digests)
             check(name, expected, observed, self.driver.features)
             self._check_contents(name, expected)
         except QemuGone as gone:
@@ -167,7 +170,15 @@ class Session:
             if difference is not None:
                 origin = self._origin(contents, difference.offset)
                 expectation = f"at byte {difference.offset}: {difference.expected.hex(' ')}{origin}"
-                raise ContentsFinding(name, kind, f"{where} {expectation}", str(difference))
+                start, end = difference.offset, difference.offset + len(difference.observed)
+                raise ContentsFinding(
+                    name,
+                    kind,
+                    f"{where} {expectation}",
+                    str(difference),
+                    image=where,
+                    spare=((start, end),),
+                )
 
     def _origin(self, contents: Contents, offset: int) -> str:
         number = contents.origin(offset) if offset < contents.size else None
@@ -194,8 +205,10 @@ class Session:
             return
         world_node = self.world.nodes[node]
         expected = world_node.bitmaps[name].dirty_ranges(self.world.size(world_node))
-        finding.expected += f"\nclean, but should be dirty: {show(subtract(expected, observed))}"
-        finding.observed += f"\ndirty, but should be clean: {show(subtract(observed, expected))}"
+        lost, spare = subtract(expected, observed), subtract(observed, expected)
+        finding.lost, finding.spare = tuple(lost), tuple(spare)
+        finding.expected += f"\nclean, but should be dirty: {show(lost)}"
+        finding.observed += f"\ndirty, but should be clean: {show(spare)}"
 
     def _placed(self, finding: Finding) -> Finding:
         if self.explain and finding.bitmap is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.campaign.findings import count_finding, flushes, reply_finding
 
 from qbprop.campaign.book import Book
+from qbprop.campaign.certificate import Certificate
 from qbprop.trace import FindingHeader, Header, Trace, read_trace
 from qbprop_model.operations import Flush, Operation
 
@@ -31,8 +32,13 @@ def test_a_finding_is_written_when_it_is_met(tmp_path: Path) -> None:
         "operations": 3,
         "expected": "1 bit",
         "observed": "2 bits",
+        "bitmap": None,
+        "image": "",
+        "lost": [],
+        "spare": [],
         "rate": None,
         "known": False,
+        "certificate": None,
     }
     header = Header(
         qemu_version="7.2.22",
@@ -64,11 +70,20 @@ def test_of_equal_length_the_simpler_one_is_kept(tmp_path: Path) -> None:
 def test_a_confirmed_trace_stays(tmp_path: Path) -> None:
     book = Book(tmp_path, Header())
     meet(book, flushes(3))
-    book.confirm(count_finding(flushes(3)), (flushes(1), flushes(3)), 1.0)
+    certificate = Certificate(20, 20, 2, ("passes", "makes no sense"))
+    book.confirm(count_finding(flushes(3)), (flushes(1), flushes(3)), certificate)
     meet(book, flushes(2))
     path = book.folder(count_finding().id) / "trace.jsonl"
     assert read_trace(path).examples == (flushes(1), flushes(3))
     assert (book.records[0].operations, book.records[0].rate) == (4, 1.0)
+    about = json.loads((path.parent / "finding.json").read_text())
+    assert about["certificate"] == {
+        "replays": 20,
+        "disagreed": 20,
+        "racy": False,
+        "minimal": True,
+        "without": ["passes", "makes no sense"],
+    }
 
 
 def test_findings_are_told_apart(tmp_path: Path) -> None:

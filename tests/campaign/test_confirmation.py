@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tests.campaign.findings import count_finding, flushes, reply_finding
 
-from qbprop.campaign.book import Book, Entry, Examples
-from qbprop.campaign.confirmation import RACY_TRIES, Confirmation, Play, confirm
+from qbprop.campaign.book import Book, Entry
+from qbprop.campaign.certificate import REPLAYS, Examples, Play
+from qbprop.campaign.confirmation import Confirmation, confirm
 from qbprop.findings import Finding
 from qbprop.trace import Header
 from qbprop_model.operations import InvalidOperationError
@@ -60,7 +61,7 @@ def test_a_racy_finding_states_its_rate_and_is_reduced_to_what_it_needs(tmp_path
 
     confirmed = replayed(entry_of(tmp_path), shown_if(now_and_then))
     assert confirmed.examples == ((NEEDED, OTHER),)
-    assert confirmed.rate == pytest.approx(0.25, abs=1 / RACY_TRIES)
+    assert confirmed.rate == pytest.approx(0.25, abs=1 / REPLAYS)
 
 
 def test_a_racy_finding_that_only_a_reused_qemu_shows_shorter_keeps_its_trace(
@@ -70,7 +71,7 @@ def test_a_racy_finding_that_only_a_reused_qemu_shows_shorter_keeps_its_trace(
     fresh = shown_if(lambda examples: next(turns) and len(examples[-1]) == 6)
     confirmed = confirm(entry_of(tmp_path), fresh, shown_if(lambda _: True))
     assert confirmed.examples == (flushes(6),)
-    assert confirmed.rate == pytest.approx(0.5, abs=1 / RACY_TRIES)
+    assert confirmed.rate == pytest.approx(0.5, abs=1 / REPLAYS)
 
 
 def test_a_finding_that_never_comes_back_is_kept(tmp_path: Path) -> None:

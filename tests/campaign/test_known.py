@@ -1,11 +1,13 @@
 """Lists of known findings."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from qbprop.campaign.known import KnownFinding, known_ids, read_known, shipped_known
 from qbprop.errors import EnvironmentProblem
+from qbprop.qemu.features import Features
 
 
 def test_the_shipped_list_can_be_read() -> None:
@@ -22,6 +24,25 @@ def test_an_entry_concerns_the_versions_it_names() -> None:
     assert not entry.concerns("7.1.0")
     assert not entry.concerns("90.0")
     assert KnownFinding(id="1", title="").concerns("1.0")
+
+
+def test_a_range_of_versions_includes_both_ends() -> None:
+    entry = KnownFinding(id="1", title="", qemu=("5.2..8.0",))
+    for version in ("5.2.0", "5.10", "7.2.22", "8.0.4"):
+        assert entry.concerns(version), version
+    for version in ("4.2.1", "5.1.9", "8.1.0", "10.0.13"):
+        assert not entry.concerns(version), version
+
+
+def test_an_entry_may_depend_on_what_a_qemu_can_do() -> None:
+    able = Features("9.0", *[True] * (len(fields(Features)) - 1))
+    unable = Features("9.0", *[False] * (len(fields(Features)) - 1))
+    entry = KnownFinding(id="1", title="", feature="blockdev_reopen")
+    assert entry.concerns("9.0", able)
+    assert not entry.concerns("9.0", unable)
+    lacking = KnownFinding(id="1", title="", feature="!blockdev_reopen")
+    assert not lacking.concerns("9.0", able)
+    assert lacking.concerns("9.0", unable)
 
 
 def test_a_list_of_the_user(tmp_path: Path) -> None:
@@ -42,6 +63,7 @@ def test_a_list_of_the_user(tmp_path: Path) -> None:
         '[[finding]]\nid = "a"\ntitle = "x"\nversion = "7"',
         '[[finding]]\nid = "a"\ntitle = "x"\nqemu = "7.2"',
         "findings = []",
+        '[[finding]]\nid = "a"\ntitle = "x"\nfeature = "none"',
     ],
 )
 def test_a_list_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str) -> None:

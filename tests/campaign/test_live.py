@@ -28,7 +28,7 @@ from qbprop_model.world import World
 @pytest.fixture(autouse=True)
 def little_shrinking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qbprop.campaign.watch.SHRINK_EXAMPLES", 10)
-    monkeypatch.setattr("qbprop.campaign.confirmation.RACY_TRIES", 5)
+    monkeypatch.setattr("qbprop.campaign.certificate.REPLAYS", 5)
 
 
 def test_a_healthy_qemu_and_a_right_model(tmp_path: Path) -> None:

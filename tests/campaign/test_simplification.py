@@ -3,12 +3,16 @@
 from hypothesis import HealthCheck, given, settings
 from tests.trace.vocabulary import operations
 
-from qbprop.campaign.simplification import simpler, simplify
+from qbprop.campaign.simplification import merge, simpler, simplify
 from qbprop.records import operation_to_record
 from qbprop_model.operations import (
+    BITMAPS,
     AddDisk,
     BitmapAdd,
+    BitmapDisable,
+    BitmapMerge,
     Layer,
+    MergeSource,
     Operation,
     Pattern,
     Transaction,
@@ -42,7 +46,7 @@ def test_all_that_does_not_matter_goes() -> None:
             node="drive0", layers=(Layer(size=0, data=(Pattern(offset=0, length=1024, fill=3),)),)
         ),
         BitmapAdd(node="drive0", name="bitmap0", disabled=True),
-        Write(node="drive0", offset=0, length=0, stamp=999),
+        Write(node="drive0", offset=0, length=0, fill=999 % 255 + 1),
     )
 
 
@@ -57,6 +61,28 @@ def test_actions_of_a_transaction_are_dropped_and_simplified() -> None:
     assert simplify((transaction,), shows, lambda: False) == (
         Transaction(actions=(BitmapAdd(node="drive0", name="bitmap0"),)),
     )
+
+
+def test_neighbours_become_one_where_one_operation_does() -> None:
+    first = Write(node="drive0", offset=512, length=512, fill=1)
+    second = Write(node="drive0", offset=2048, length=512, fill=1)
+    add = BitmapAdd(node="drive0", name="bitmap0")
+    disable = BitmapDisable(node="drive0", name="bitmap0")
+    assert merge(first, second) == Write(node="drive0", offset=512, length=2048, fill=1)
+    assert merge(add, disable) == BitmapAdd(node="drive0", name="bitmap0", disabled=True)
+    assert merge(first, Write(node="drive1", offset=0, length=512, fill=1)) is None
+    assert merge(add, BitmapDisable(node="drive0", name="bitmap1")) is None
+    assert merge(add, first) is None
+
+
+def test_odd_names_are_replaced_everywhere_unless_the_simpler_one_is_taken() -> None:
+    odd = BITMAPS[-1]
+    add = BitmapAdd(node="drive0", name=odd)
+    other = BitmapAdd(node="drive0", name="bitmap0")
+    merged = BitmapMerge(node="drive0", target="bitmap0", sources=(MergeSource(name=odd),))
+    simplest = simplify((add, other, merged), lambda t: len(t[2].sources) == 1, lambda: False)  # type: ignore[attr-defined]
+    assert simplest[0] == BitmapAdd(node="drive0", name="bitmap1")
+    assert simplest[2].sources == (MergeSource(name="bitmap1"),)  # type: ignore[attr-defined]
 
 
 def test_an_expired_time_changes_nothing() -> None:

@@ -1,12 +1,15 @@
 """Each bug of QEMU that is written down, performed: the day that QEMU behaves, its test fails."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from qbprop import hazards
 from qbprop.campaign.known import known_ids, shipped_known
+from qbprop.campaign.only_known import try_known
 from qbprop.findings import KINDS
 from qbprop.hazards import Hazard
 from qbprop.lab import Lab
@@ -14,8 +17,8 @@ from qbprop.qemu.binaries import find_binaries
 from qbprop.replay import play
 from qbprop.trace import read_trace
 
-TRACES = sorted(Path(__file__).parent.glob("*.jsonl"))
 ROOT = Path(__file__).parents[2]
+TRACES = sorted((ROOT / "src/qbprop/known_traces").glob("*.jsonl"))
 PAGES = {entry.id: entry.document for entry in shipped_known()}
 """Where each known finding is written down; a racy bug may show itself in several ways."""
 
@@ -61,3 +64,30 @@ def test_every_known_id_is_that_of_a_hazard_and_is_written_down() -> None:
 def test_no_id_is_listed_twice() -> None:
     listed = tomllib.loads((ROOT / "src/qbprop/known.toml").read_text())["finding"]
     assert len({entry["id"] for entry in listed}) == len(listed)
+
+
+def test_every_trace_belongs_to_an_entry_of_its_id() -> None:
+    traces = {entry.trace: entry.id for entry in shipped_known() if entry.trace}
+    assert set(traces) == {path.stem for path in TRACES}
+    for path in TRACES:
+        header = read_trace(path).header.finding
+        assert header is not None
+        assert header.id == traces[path.stem]
+
+
+def test_each_known_finding_can_be_tried(pytestconfig: pytest.Config) -> None:
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
+    for tried in try_known(lab, shipped_known()):
+        assert tried.listed == (tried.outcome == "there"), tried.line()
+
+
+def test_a_known_finding_that_is_fixed_is_said_so(pytestconfig: pytest.Config) -> None:
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
+    entry = replace(shipped_known()[0], id="x", trace="always-undone", document="")
+    other = [each for each in shipped_known() if each.trace == "always-undone"]
+    (tried,) = try_known(lab, [entry])
+    assert tried.outcome == "another"
+    with mock.patch("qbprop.campaign.only_known.play", return_value=None):
+        (tried,) = try_known(lab, other)
+    assert tried.outcome == "fixed"
+    assert tried.line().endswith("against the list")

@@ -5,20 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qbprop.atomic import write_atomically
+from qbprop.campaign.certificate import Certificate, Examples
 from qbprop.campaign.summary import FindingRecord
 from qbprop.findings import Finding
 from qbprop.trace import FindingHeader, Header, Trace, dump_trace, write_trace
-from qbprop_model.operations import Operation
 
 STDERR_TAIL = 4000
 """Characters of QEMU's standard error that ``finding.json`` keeps."""
 
-Examples = tuple[tuple[Operation, ...], ...]
-
 
 @dataclass
 class Entry:
-    """A finding and the best that is known of it.
+    """A finding and the best that is known of it; ``certificate`` once it was replayed.
 
     ``history`` holds the examples that the same QEMU had performed before ``trace``.
     """
@@ -28,6 +26,7 @@ class Entry:
     trace: Trace
     history: Examples
     stderr: str
+    certificate: Certificate | None = None
 
 
 class Book:
@@ -75,17 +74,16 @@ class Book:
             return True
         return False
 
-    def confirm(self, finding: Finding, examples: Examples, rate: float) -> None:
+    def confirm(self, finding: Finding, examples: Examples, certificate: Certificate) -> None:
         """Replace the trace of a finding by one that was replayed on a fresh QEMU.
 
-        ``finding`` is what the replay showed; ``rate`` the share of replays that did. From now
-        on the trace stays as it is.
+        ``finding`` is what the replay showed. From now on the trace stays as it is.
 
         :raises OSError: it cannot be written.
         """
         entry = self.entries[finding.id]
         entry.finding, entry.trace = finding, self._trace(finding, examples)
-        entry.record.rate = rate
+        entry.record.rate, entry.certificate = certificate.rate, certificate
         self._write(entry)
 
     def folder(self, identity: str) -> Path:
@@ -110,9 +108,14 @@ class Book:
             "operations": record.operations,
             "expected": finding.expected,
             "observed": finding.observed,
+            "bitmap": finding.bitmap,
+            "image": finding.image,
+            "lost": finding.lost,
+            "spare": finding.spare,
             "stderr": entry.stderr[-STDERR_TAIL:],
             "rate": record.rate,
             "known": record.known,
+            "certificate": entry.certificate and entry.certificate.to_record(record.id),
         }
         write_atomically(folder / "finding.json", json.dumps(about, indent=2) + "\n")
 

@@ -1,11 +1,19 @@
-"""A finding is replayed on a fresh QEMU before it is reported; a racy one states its rate."""
+"""A finding is replayed on a fresh QEMU before it is reported, made short, and certified."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qbprop.campaign.book import Entry, Examples
+from qbprop.campaign.book import Entry
+from qbprop.campaign.certificate import (
+    REPLAYS,
+    Certificate,
+    Examples,
+    Play,
+    certify,
+    one_less,
+    replays_needed,
+)
 from qbprop.campaign.reduction import reduce
 from qbprop.campaign.simplification import simplify
 from qbprop.errors import QbpropError
@@ -15,55 +23,70 @@ from qbprop_model.operations import InvalidOperationError, Operation
 TRIES = 3
 """Replays that must all show a finding, for it to count as sure; a hang, being slow, has one."""
 
-RACY_TRIES = 20
-"""Replays that tell the rate of one that is not."""
-
-MISSED = 0.05
-"""How often a shorter sequence may be given up although it shows a racy finding as often."""
-
-PATIENCE = 8
-"""Most replays of one shorter sequence of a racy finding."""
-
 CONFIRM_SECONDS = 30.0
 """Time for all replays of one finding. One is always finished."""
 
-Play = Callable[[Examples], Finding | None]
-"""Performs examples on a QEMU: the finding that they end with, if any."""
+REDUCE_SHARE = 0.6
+"""The share of the time after which nothing is made shorter any more."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The examples to keep, what they showed last, and the share of replays that did."""
+    """The examples to keep, what they showed last, and how surely."""
 
     examples: Examples
     finding: Finding
-    rate: float
+    certificate: Certificate
+
+    @property
+    def rate(self) -> float:
+        """The share of replays that showed the finding."""
+        return self.certificate.rate
 
 
 def confirm(
-    entry: Entry, fresh: Play, reused: Play, seconds: float = CONFIRM_SECONDS
+    entry: Entry,
+    fresh: Play,
+    reused: Play,
+    seconds: float = CONFIRM_SECONDS,
+    *,
+    sensible: Callable[[Examples], bool] = lambda _: True,
+    told: Callable[[str], None] = lambda _: None,
 ) -> Confirmation:
     """Replay what is known of a finding, alone and with what QEMU had done before.
 
     ``fresh`` plays on a new QEMU; ``reused`` may play on one that was reset, which is quicker.
-    A sequence that shows the finding is made as short and simple as there is time for. What
-    never comes back keeps its trace as it was met, and has the rate 0.
+    A sequence that shows the finding is made as short and simple as there is time for, and
+    certified; only what is ``sensible`` is tried. What never comes back keeps its trace as it
+    was met, and has the rate 0. ``told`` hears what is being done.
     """
-    return _Confirming(entry, fresh, reused, time.monotonic() + seconds).run()
+    return _Confirming(entry, fresh, reused, seconds, sensible, told).run()
 
 
 class _Confirming:
-    def __init__(self, entry: Entry, fresh: Play, reused: Play, end: float) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        fresh: Play,
+        reused: Play,
+        seconds: float,
+        sensible: Callable[[Examples], bool],
+        told: Callable[[str], None],
+    ) -> None:
         self._id = entry.record.id
         self._alone = entry.trace.examples
         self._history = entry.history
         self._last = entry.finding
         self._fresh = fresh
         self._reused = reused
-        self._end = end
+        self._sensible = sensible
+        self._told = told
+        now = time.monotonic()
+        self._reduce_until, self._end = now + seconds * REDUCE_SHARE, now + seconds
         self._tries = 1 if entry.record.kind == HangFinding.kind else TRIES
 
     def run(self) -> Confirmation:
+        self._told("replaying it on a fresh QEMU")
         rate = self._rate(self._alone, self._tries)
         if rate == 1.0:
             return self._sure(self._alone, self._reused)
@@ -71,20 +94,20 @@ class _Confirming:
             whole = (*self._history, *self._alone)
             if self._shows(whole, self._fresh):
                 return self._sure(whole, self._fresh)
-        rate = self._rate(self._alone, RACY_TRIES)
-        return self._racy(rate) if rate else Confirmation(self._alone, self._last, rate)
+        rate = self._rate(self._alone, REPLAYS)
+        if rate:
+            return self._racy(rate)
+        return Confirmation(self._alone, self._last, Certificate(REPLAYS, 0))
 
     def _sure(self, examples: Examples, play: Play) -> Confirmation:
-        before = self._last
-        for candidate in (self._simplified(examples, play), examples):
-            if self._shows(candidate, self._fresh):
-                return Confirmation(candidate, self._last, 1.0)
-        return Confirmation(examples, before, self._rate(examples, RACY_TRIES))
+        simpler = self._simplified(examples, play)
+        if simpler != examples and self._shows(simpler, self._fresh):
+            return self._certified(simpler)
+        return self._certified(examples)
 
     def _racy(self, rate: float) -> Confirmation:
         """Shorten what comes back in a share of the replays: each candidate has several."""
-        before = self._last
-        replays = min(PATIENCE, math.ceil(math.log(MISSED) / math.log(1 - rate)) if rate < 1 else 1)
+        replays = replays_needed(rate)
 
         def patient(examples: Examples) -> Finding | None:
             shown = (self._shows(examples, self._reused) for _ in range(replays))
@@ -92,10 +115,21 @@ class _Confirming:
 
         shorter = self._simplified(self._alone, patient)
         if shorter != self._alone:
-            rate_of_shorter = self._rate(shorter, RACY_TRIES)
-            if rate_of_shorter:
-                return Confirmation(shorter, self._last, rate_of_shorter)
-        return Confirmation(self._alone, before, rate)
+            confirmation = self._certified(shorter)
+            if confirmation.rate:
+                return confirmation
+        return self._certified(self._alone)
+
+    def _certified(self, examples: Examples) -> Confirmation:
+        """Certify a trace; where an operation turns out to be spare, the shorter one."""
+        while True:
+            certificate, finding = certify(
+                examples, self._id, self._fresh, self._expired, self._told
+            )
+            if self._id not in certificate.without or self._expired():
+                return Confirmation(examples, finding or self._last, certificate)
+            shorter = list(one_less(examples))[certificate.without.index(self._id)]
+            examples = tuple(filter(None, shorter))
 
     def _simplified(self, examples: Examples, play: Play) -> Examples:
         """Drop whole examples, then operations, then what makes operations complicated."""
@@ -108,14 +142,15 @@ class _Confirming:
             except Exception:  # noqa: BLE001 - what qbprop cannot perform is no variant
                 return False
 
-        kept = list(reduce(examples, still, self._expired))
+        self._told("making it shorter")
+        kept = list(reduce(examples, still, self._late))
         for i in range(len(kept)):
 
             def shows(operations: Sequence[Operation], i: int = i) -> bool:
                 return still((*kept[:i], tuple(operations), *kept[i + 1 :]))
 
-            kept[i] = reduce(kept[i], shows, self._expired)
-            kept[i] = simplify(kept[i], shows, self._expired)
+            kept[i] = reduce(kept[i], shows, self._late)
+            kept[i] = simplify(kept[i], shows, self._late)
         return tuple(kept)
 
     def _rate(self, examples: Examples, tries: int) -> float:
@@ -126,7 +161,7 @@ class _Confirming:
         return came_back / done
 
     def _shows(self, examples: Examples, play: Play) -> bool:
-        if not any(examples):
+        if not any(examples) or not self._sensible(examples):
             return False
         try:
             finding = play(examples)
@@ -139,3 +174,6 @@ class _Confirming:
 
     def _expired(self) -> bool:
         return time.monotonic() >= self._end
+
+    def _late(self) -> bool:
+        return time.monotonic() >= self._reduce_until

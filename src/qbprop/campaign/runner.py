@@ -7,15 +7,17 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from hypothesis.database import DirectoryBasedExampleDatabase
 from rich.console import Console
 
-from qbprop.campaign.book import Book, Entry, Examples
+from qbprop.campaign.book import Book, Entry
+from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
 from qbprop.campaign.known import KnownFinding, known_ids
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
@@ -23,6 +25,8 @@ from qbprop.campaign.rounds import Rounds
 from qbprop.campaign.summary import QemuRecord, Summary
 from qbprop.campaign.watch import Interrupted, Watch, WatchedSession
 from qbprop.errors import EnvironmentProblem, QbpropError
+from qbprop.export.folder import export_finding
+from qbprop.export.story import ExportError
 from qbprop.findings import Finding, HangFinding
 from qbprop.hazards import known_hazards
 from qbprop.lab import Lab
@@ -33,7 +37,9 @@ from qbprop.replay import play
 from qbprop.session import Session
 from qbprop.trace import Header, Trace, write_trace
 from qbprop.version import VERSION
+from qbprop_model.operations import InvalidOperationError
 from qbprop_model.rules import Rules
+from qbprop_model.world import World
 
 WRITE_SECONDS = 2.0
 """Time between two writes of ``campaign.json``."""
@@ -119,7 +125,7 @@ class Campaign:
         path = str(self._lab.binaries.system)
         summary.qemus = [QemuRecord(version=driver.version, path=path)]
         summary.guest_io = driver.transport
-        known = known_ids(self._options.known, driver.version)
+        known = known_ids(self._options.known, driver.version, driver.features)
         self._watch.known_ids = frozenset(known)
         session.shunned = known_hazards(known)
         self._watch.hidden |= known.keys()
@@ -166,22 +172,62 @@ class Campaign:
 
     def _confirm(self, book: Book, entry: Entry) -> None:
         watch = self._watch
-        watch.activity = f"replaying {entry.record.title} on a fresh QEMU"
+
+        def told(what: str) -> None:
+            watch.activity = f"{entry.record.title}: {what}"
+            self._tick()
+
+        hangs = entry.record.kind == HangFinding.kind
+        timeout = watch.quick_timeout(self._lab.timeout) if hangs else self._lab.timeout
         with self._lab.session(self._options.rules) as reused:
-            if entry.record.kind == HangFinding.kind:
-                reused.driver.timeout = watch.quick_timeout(self._lab.timeout)
+            reused.driver.timeout = timeout
             seconds = min(CONFIRM_SECONDS, watch.grace)
             confirmed = confirm(
-                entry, self._play_fresh, lambda examples: self._play(reused, examples), seconds
+                entry,
+                partial(self._play_fresh, timeout),
+                lambda examples: self._play(reused, examples),
+                seconds,
+                sensible=self._sensible,
+                told=told,
             )
-        book.confirm(confirmed.finding, confirmed.examples, confirmed.rate)
+        certificate = confirmed.certificate
+        if hangs and self._play_fresh(self._lab.timeout, confirmed.examples) is None:
+            certificate = replace(certificate, disagreed=0)
+        book.confirm(confirmed.finding, confirmed.examples, certificate)
+        if certificate.disagreed:
+            told("writing the reproducers")
+            self._export(entry, book.folder(entry.record.id), certificate.rate)
         watch.activity = ""
-        rate = "" if confirmed.rate == 1.0 else f", comes back in {confirmed.rate:.0%} of replays"
+        rate = f", shown by {certificate.disagreed} of {certificate.replays} replays"
+        rate += ", racy" if certificate.racy else ""
+        rate += ", minimal" if certificate.minimal(entry.record.id) else ""
         where = book.folder(entry.record.id) / "trace.jsonl"
         self._note(f"    {entry.record.operations} operations{rate}: {where}")
 
-    def _play_fresh(self, examples: Examples) -> Finding | None:
+    def _export(self, entry: Entry, folder: Path, rate: float) -> None:
+        """Write the reproducers beside the trace; one that cannot be made is said so."""
+        try:
+            rules = self._options.rules
+            for line in export_finding(self._lab, entry.trace, folder, rules, rate):
+                self._note(f"    {line}")
+        except (ExportError, InvalidOperationError) as error:
+            self._note(f"    no reproducer: {error}")
+
+    def _sensible(self, examples: Examples) -> bool:
+        """Whether the model alone can judge all of the examples."""
+        try:
+            for example in examples:
+                world = World(self._options.rules)
+                for operation in example:
+                    world.apply(operation)
+        except InvalidOperationError:
+            return False
+        return True
+
+    def _play_fresh(self, timeout: float, examples: Examples) -> Finding | None:
         with self._lab.session(self._options.rules) as session:
+            session.driver.timeout = timeout
+            session.explain = True
             return self._play(session, examples)
 
     def _play(self, session: Session, examples: Examples) -> Finding | None:

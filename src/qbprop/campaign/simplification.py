@@ -7,9 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.operations import (
+    BITMAPS,
+    BitmapAdd,
+    BitmapDisable,
+    Discard,
+    InvalidOperationError,
+    Operation,
+    Read,
+    Write,
+    WriteZeroes,
+)
 
 T = TypeVar("T")
+
+Request = Write | WriteZeroes | Discard | Read
 
 ROUND_NUMBERS = (0, 1, 512, 65536, 1 << 20)
 
@@ -26,6 +38,17 @@ def simplify(
     changed = True
     while changed:
         changed = False
+        for old, new in zip(BITMAPS[:0:-1], BITMAPS[-2::-1], strict=True):
+            trial = renamed(operations, old, new)
+            if trial != operations and not expired() and shows(trial):
+                operations, changed = trial, True
+        for i in range(len(operations) - 1, 0, -1):
+            merged = merge(operations[i - 1], operations[i])
+            if merged is None or expired():
+                continue
+            trial = (*operations[: i - 1], merged, *operations[i + 1 :])
+            if shows(trial):
+                operations, changed = trial, True
         for i in range(len(operations)):
             candidates = simpler(operations[i])
             while (variant := next(candidates, None)) is not None:
@@ -38,17 +61,64 @@ def simplify(
     return operations
 
 
+def merge(first: Operation, second: Operation) -> Operation | None:
+    """One operation of the vocabulary in place of two neighbours, where there is one."""
+    match first, second:
+        case BitmapAdd(), BitmapDisable():
+            if (first.node, first.name) == (second.node, second.name):
+                return replace(first, disabled=True)
+        case Write(), Write():
+            return _joined(first, second)
+        case WriteZeroes(), WriteZeroes():
+            return _joined(first, second)
+        case Discard(), Discard():
+            return _joined(first, second)
+        case Read(), Read():
+            return _joined(first, second)
+    return None
+
+
+def _joined(first: Request, second: Request) -> Request | None:
+    """The first request, over the range of both."""
+    if first.node != second.node:
+        return None
+    start = min(first.offset, second.offset)
+    end = max(first.offset + first.length, second.offset + second.length)
+    return replace(first, offset=start, length=end - start)
+
+
+def renamed(value: T, old: str, new: str) -> T:
+    """The operations with one name in place of another; where both occur, as they are."""
+    changed = _replaced(value, old, new)
+    return value if _replaced(value, new, old) != value else changed
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_replaced(item, old, new) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+        return replace(value, **{key: _replaced(part, old, new) for key, part in parts.items()})
+    return new if value == old else value
+
+
 def simpler(value: T) -> Iterator[T]:
-    """Variants of an operation, or a part of one, that are a step simpler."""
+    """Variants of an operation, or a part of one, that are a step simpler.
+
+    A byte that is repeated is simpler than stamped data: a reproducer needs no file for it.
+    """
+    stamp = getattr(value, "stamp", None)
+    if stamp is not None:
+        yield from _with(value, stamp=None, fill=stamp % 255 + 1)
     for field in fields(value):  # type: ignore[arg-type]
         old = getattr(value, field.name)
         if old == field.default:
             continue
         if field.default is not MISSING:
-            yield from _with(value, field.name, field.default)
+            yield from _with(value, **{field.name: field.default})
         if field.default is MISSING or isinstance(old, tuple):
             for new in _variants(old):
-                yield from _with(value, field.name, new)
+                yield from _with(value, **{field.name: new})
 
 
 def _variants(value: Any) -> Iterator[Any]:
@@ -68,9 +138,9 @@ def _variants(value: Any) -> Iterator[Any]:
         yield from simpler(value)
 
 
-def _with(value: T, name: str, new: object) -> Iterator[T]:
-    """The value with one field replaced, unless there is no such value."""
+def _with(value: T, **changes: object) -> Iterator[T]:
+    """The value with some fields replaced, unless there is no such value."""
     try:
-        yield replace(value, **{name: new})  # type: ignore[type-var]
+        yield replace(value, **changes)  # type: ignore[type-var]
     except InvalidOperationError:
         return

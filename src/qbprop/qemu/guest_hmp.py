@@ -73,8 +73,8 @@ class HmpGuest:
         limit = _LIMITS.get(request.kind, TRANSFER_LIMIT)
         read: list[Bytes] = []
         for offset, length in pieces(request.offset, request.length, limit):
-            reported = f"{_VERBS[request.kind]} {length}/{length} bytes at offset {offset}"
-            output = self.command(request.node, self._words(request, offset, length), reported)
+            line = words(request, offset, length, self._source(request, offset, length))
+            output = self.command(request.node, line, report(request, offset, length))
             if request.kind == "read":
                 read.append(_dumped(output))
         return np.concatenate(read[::-1]) if read else None
@@ -83,9 +83,9 @@ class HmpGuest:
         """A disk's bytes. Outside what was written, only the first SCAN_LIMIT are looked at."""
         return _HmpSource(self, name, self._size(name))
 
-    def command(self, node: str, words: str, reported: str | None) -> str:
+    def command(self, node: str, what: str, reported: str | None) -> str:
         """The new standard output, which must report success if ``reported`` is given."""
-        line = f'qemu-io {node} "{words}"'
+        line = f'qemu-io {node} "{what}"'
         self._process.stdout_text()
         command = Command("human-monitor-command", {"command-line": line})
         reply = self._process.monitor.execute(command)
@@ -93,7 +93,7 @@ class HmpGuest:
             raise RequestRefused(Refused("guest", reply.error_class, reply.text))
         output = self._process.stdout_text()
         if reply or (reported is not None and reported not in output):
-            text = str(reply).strip() or output.strip() or f"no report of success: {words}"
+            text = str(reply).strip() or output.strip() or f"no report of success: {what}"
             raise RequestRefused(Refused("guest", _error_number(text), text))
         return output
 
@@ -104,24 +104,14 @@ class HmpGuest:
                 return size
         raise RequestRefused(Refused("guest", "ENOENT", f"no disk is called '{name}'"))
 
-    def _words(self, request: GuestRequest, offset: int, length: int) -> str:
-        """The command for one piece; data that is no single byte goes through a file."""
-        source = ""
+    def _source(self, request: GuestRequest, offset: int, length: int) -> str:
+        """The option for a write's data; data that is no single byte goes through a file."""
         if isinstance(request.data, Fill):
-            source = f" -P {request.data.byte}"
-        elif request.data is not None and length:
-            (self._folder / DATA_FILE).write_bytes(request.data.render(offset, length).tobytes())
-            source = f" -s {DATA_FILE}"
-        match request.kind:
-            case "write_compressed":
-                verb = "write -c" + source
-            case "write_zeroes":
-                verb = "write -z -u" if request.unmap else "write -z"
-            case "read":
-                verb = "read -v"
-            case kind:
-                verb = kind + source
-        return f"{verb} {offset} {length}"
+            return f" -P {request.data.byte}"
+        if request.data is None or not length:
+            return ""
+        (self._folder / DATA_FILE).write_bytes(request.data.render(offset, length).tobytes())
+        return f" -s {DATA_FILE}"
 
 
 class _HmpSource:
@@ -146,6 +136,29 @@ class _HmpSource:
         data = self._guest.perform(GuestRequest(self._node, "read", offset, length))
         assert data is not None
         return data
+
+
+def words(request: GuestRequest, offset: int, length: int, source: str = "") -> str:
+    """The ``qemu-io`` command for one piece; ``source`` is the option for a write's data."""
+    match request.kind:
+        case "write_compressed":
+            verb = f"write -c{source}"
+        case "write_zeroes":
+            verb = "write -z -u" if request.unmap else "write -z"
+        case "read":
+            verb = "read -v"
+        case "flush":
+            return "flush"
+        case kind:
+            verb = f"{kind}{source}"
+    return f"{verb} {offset} {length}"
+
+
+def report(request: GuestRequest, offset: int, length: int) -> str:
+    """What ``qemu-io`` prints when one piece succeeded; nothing for a flush."""
+    if request.kind == "flush":
+        return ""
+    return f"{_VERBS[request.kind]} {length}/{length} bytes at offset {offset}"
 
 
 def _error_number(text: str) -> str:

@@ -143,7 +143,7 @@ def resolve(step: _T, formats: Callable[[str], str]) -> _T:
             replaced = formats(file)
         case Command(name, arguments):
             replaced = Command(name, resolve(arguments, formats))
-        case Program() | MakeImage():
+        case Program() | MakeImage() | Plan():
             changes = {
                 field.name: resolve(getattr(step, field.name), formats)
                 for field in dataclasses.fields(step)

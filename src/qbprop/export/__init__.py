@@ -1,0 +1,1 @@
+"""Findings as files that stand alone: reproducers that need QEMU, and nothing of qbprop."""

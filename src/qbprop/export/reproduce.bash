@@ -1,0 +1,303 @@
+#!/bin/bash
+# The parts that reproducers are put together from. Each function follows a comment of its own
+# and ends at a line "}"; a reproducer holds those that it calls, directly or not.
+
+say() { printf '%s\n' "$*"; }
+
+# Something is not as expected. From the step in question on that is the bug; before it, it
+# means that the bug cannot be tried for.
+wrong() {
+    say "NOT AS EXPECTED: $*"
+    if [[ -s qemu.stderr ]]; then
+        say "QEMU wrote to its standard error:"
+        while IFS= read -r line; do say "    $line"; done <qemu.stderr
+    fi
+    exit "$verdict"
+}
+
+# Stop QEMU, delete the images, and say how it ended.
+finish() {
+    local status=$?
+    [[ -z $QEMU ]] || kill -KILL "$QEMU" 2>/dev/null
+    wait
+    cd / && rm -rf -- "$folder"
+    case $status in
+        0) say "RESULT: this QEMU behaves" ;;
+        1) say "RESULT: the bug is there" ;;
+        *) say "RESULT: it could not be tried" ;;
+    esac
+} 2>/dev/null
+
+# Find QEMU's programs, make a folder for images, and start QEMU in it with QMP on its standard
+# input and output.
+start() {
+    local beside=
+    verdict=125 QEMU='' printed='' refusal='' server='' line=''
+    declare -gA job_words=() alive=() progress=()
+    : "${QEMU_PROG:=qemu-system-x86_64}"
+    [[ $QEMU_PROG != */* ]] || beside=$(cd "${QEMU_PROG%/*}" && pwd)
+    [[ -z $beside ]] || QEMU_PROG=$beside/${QEMU_PROG##*/}
+    if [[ -z ${QEMU_IMG_PROG:-} ]]; then
+        QEMU_IMG_PROG=qemu-img
+        [[ ! -x $beside/qemu-img ]] || QEMU_IMG_PROG=$beside/qemu-img
+    fi
+    if [[ -z ${QEMU_IO_PROG:-} ]]; then
+        QEMU_IO_PROG=qemu-io
+        [[ ! -x $beside/qemu-io ]] || QEMU_IO_PROG=$beside/qemu-io
+    fi
+    for line in "$QEMU_PROG" "$QEMU_IMG_PROG" "$QEMU_IO_PROG"; do
+        command -v "$line" >/dev/null || { say "$line is not to be found"; exit 125; }
+    done
+    folder=$(mktemp -d) || exit 125
+    trap finish EXIT
+    trap 'exit 125' HUP INT TERM
+    trap '' PIPE
+    cd "$folder" || exit 125
+    say "$("$QEMU_PROG" --version 2>&1)"
+    ulimit -c 0
+    coproc MONITOR {
+        exec "$QEMU_PROG" -machine none -nodefaults -display none -S -qmp stdio 2>qemu.stderr
+    }
+    QEMU=$!
+    exec {from_qemu}<&"${MONITOR[0]}" {to_qemu}>&"${MONITOR[1]}"
+    hear
+    ok qmp '{"execute": "qmp_capabilities"}'
+}
+
+# The next line that QEMU writes, to $line.
+hear() {
+    IFS= read -r -t "$patience" -u "$from_qemu" line
+    local status=$?
+    line=${line%$'\r'}
+    ((status)) || return 0
+    ((status <= 128)) || wrong "QEMU was silent for $patience seconds"
+    wait "$QEMU"
+    status=$?
+    QEMU=
+    ((status <= 128)) || wrong "QEMU died of SIG$(kill -l "$status")"
+    wrong "QEMU ended with exit status $status"
+}
+
+# Send a QMP command; its reply goes to $reply.
+qmp() {
+    local refused
+    say "-> $1"
+    printf '%s\n' "$1" >&"$to_qemu"
+    while hear; do
+        case $line in
+            '{"return": '*) refused=0 ;;
+            '{"error": '*) refused=1 ;;
+            *) note; continue ;;
+        esac
+        say "<- $line"
+        reply=$line
+        return "$refused"
+    done
+} 2>/dev/null
+
+# Take note of $line, which is an event, or what qemu-io printed.
+note() {
+    local id='' word
+    say "<- $line"
+    if [[ ! $line =~ '"event": "'([A-Z_]+)'"' ]]; then
+        printed+=$line
+        return
+    fi
+    word=${BASH_REMATCH[1]}
+    [[ ! $line =~ '"'(id|device)'": "'([^\"]*)'"' ]] || id=${BASH_REMATCH[2]}
+    case $word in
+        BLOCK_EXPORT_DELETED) server=idle; return ;;
+        JOB_STATUS_CHANGE)
+            [[ $line =~ '"status": "'([a-z]+)'"' ]] && word=${BASH_REMATCH[1]}
+            [[ $word != created ]] || alive[$id]=1
+            [[ $word != null ]] || unset "alive[$id]"
+            ;;
+        BLOCK_JOB_COMPLETED)
+            progress[$id]=$line
+            word=COMPLETED
+            [[ $line != *'"error": '* ]] || word=COMPLETED!
+            ;;
+        BLOCK_JOB_ERROR) word=ERROR ;;
+    esac
+    job_words[$id]+="$word "
+}
+
+# Send a line to the human monitor, which must answer $2 and no more; both as in JSON.
+hmp() {
+    qmp '{"execute": "human-monitor-command", "arguments": {"command-line": "'"$1"'"}}' &&
+        [[ $reply == '{"return": "'"$2"'"}' ]]
+}
+
+# Run a program of QEMU's. What it writes goes to $reply.
+run() {
+    local pipe status
+    say "\$ $*"
+    reply=
+    exec {pipe}< <("$@" 2>&1 </dev/null; printf '\n%d' $?)
+    while IFS= read -r -t "$patience" -u "$pipe" line; do
+        [[ -n $line ]] || continue
+        say "    $line"
+        reply+=${reply:+$'\n'}$line
+    done
+    status=$?
+    exec {pipe}<&-
+    ((status <= 128)) || wrong "no end within $patience seconds"
+    return "$line"
+}
+
+# qemu-img with these arguments.
+img() { run "$QEMU_IMG_PROG" "$@"; }
+
+# qemu-io with these arguments.
+io() { run "$QEMU_IO_PROG" "$@"; }
+
+# One request of the guest: a client of the disk's NBD export sends it.
+guest() {
+    io -d unmap -f raw -c "$2" "nbd+unix:///$1?socket=nbd.sock"
+}
+
+# One request ($2) of the guest of disk $1, sent by the human monitor's qemu-io, which must
+# print $3.
+guest_by_monitor() {
+    printed=
+    hmp "qemu-io $1 \\\"$2\\\"" '' || return 1
+    [[ $printed == *"$3"* && $printed != *' failed'* ]] && return 0
+    reply=$printed
+    return 1
+}
+
+# Take a disk's NBD export away.
+unexport() {
+    server=busy
+    qmp "$1" || return 1
+    while [[ $server != idle ]]; do hear; note; done
+}
+
+# Wait for the end of all jobs.
+jobs_end() {
+    while ((${#alive[@]})); do hear; note; done
+}
+
+# Do something that must succeed.
+ok() {
+    "$@" || wrong "this must succeed"
+}
+
+# Do something that must be refused, with a reply in which the regular expression $1 is found.
+refused() {
+    local text=$1
+    shift
+    "$@" && wrong "this must be refused: $text"
+    [[ $reply =~ $text ]] || wrong "this must be refused for another reason: $text"
+}
+
+# Do one of several things of which one must be refused, if none was yet.
+try() {
+    [[ -n $refusal ]] && return
+    "$@" && ((++tried)) && return
+    refusal=$reply
+}
+
+# One of what was tried must have been refused, with a reply like $1.
+one_refused() {
+    [[ -n $refusal ]] || wrong "one of these must be refused: $1"
+    [[ $refusal =~ $1 ]] || wrong "this must be refused for another reason: $1"
+    refusal=
+}
+
+# Undo what was tried as number $1, if it succeeded.
+undo() {
+    local number=$1
+    shift
+    ((tried < number)) || ok "$@"
+}
+
+# From here on a deviation is the bug.
+in_question() {
+    verdict=1
+    job_words=()
+}
+
+# The last reply must hold $1.
+has() {
+    [[ $reply == *"$1"* ]] || wrong "expected $1"
+}
+
+# Of the nodes that the last reply lists, the one called $1: to $node.
+pick_node() {
+    local rest=${reply#*[} depth=0 piece
+    node=
+    while [[ $rest =~ ^([^{}]*)([{}])(.*) ]]; do
+        piece=${BASH_REMATCH[1]}${BASH_REMATCH[2]} rest=${BASH_REMATCH[3]}
+        node+=$piece
+        if [[ $piece == *'{' ]]; then ((++depth)); else ((--depth)); fi
+        ((depth)) && continue
+        [[ $node == *'"node-name": "'"$1"'"'* ]] && return
+        node=
+    done
+    wrong "there is no node $1"
+}
+
+# Node $1 has the size $2 (bytes) and so many bitmaps ($3).
+check_node() {
+    local rest node number=0
+    pick_node "$1"
+    [[ $node == *'"virtual-size": '"$2"[,}]* ]] || wrong "expected $1 with a size of $2 bytes"
+    rest=$node
+    while [[ $rest == *'"granularity": '* ]]; do rest=${rest#*'"granularity": '}; ((++number)); done
+    ((number == $3)) || wrong "expected $3 bitmaps on $1, not $number"
+}
+
+# Bitmap $2 of node $1 has all these fields.
+check_bitmap() {
+    local node rest where="$1, bitmap $2" name=$2
+    pick_node "$1"
+    shift 2
+    rest=${node#*'"dirty-bitmaps": ['}
+    while [[ $rest =~ ^[^{]*(\{[^\}]*\})(.*) ]]; do
+        rest=${BASH_REMATCH[2]} node=${BASH_REMATCH[1]}
+        [[ $node == *'"name": '"$name"[,}]* ]] || continue
+        for name; do
+            [[ $node == *"$name"[,}]* ]] || wrong "$where: expected $name, not $node"
+        done
+        return
+    done
+    wrong "expected $where"
+}
+
+# The events of job $1 follow one another like $2; its last numbers are those that follow.
+check_job() {
+    local name=$1 field
+    [[ ${job_words[$name]:-} =~ ^$2$ ]] || wrong "job $1: expected $2, not ${job_words[$name]:-}"
+    shift 2
+    for field; do
+        [[ ${progress[$name]:-} == *"$field"[,}]* ]] || wrong "job $name: expected $field"
+    done
+    unset "job_words[$name]"
+}
+
+# There were no events but those already checked.
+no_other_events() {
+    ((!${#job_words[@]})) || wrong "events of ${!job_words[*]}: ${job_words[*]}"
+}
+
+# QEMU wrote nothing to its standard error.
+check_silent() {
+    [[ ! -s qemu.stderr ]] || wrong "QEMU must write nothing to its standard error"
+}
+
+# Stamped data, $3 bytes of it for byte $2 of a disk, into file $4: odd stamps ($1) are
+# pseudo-random bytes (SplitMix64), even ones repeat eight of them through each sector.
+stamp() {
+    local seed=$(($1 * 0x9E3779B97F4A7C15)) skip=$(($2 % 8 * 4)) index x hex word
+    for ((index = $2 / 8; index * 8 < $2 + $3; ++index)); do
+        x=$(($1 % 2 ? index + seed : index / 64 + seed))
+        x=$(((x ^ x >> 30 & 0x3ffffffff) * 0xBF58476D1CE4E5B9))
+        x=$(((x ^ x >> 27 & 0x1fffffffff) * 0x94D049BB133111EB))
+        printf -v hex %016x "$((x ^ x >> 31 & 0x1ffffffff))"
+        word=\\x${hex:14:2}\\x${hex:12:2}\\x${hex:10:2}\\x${hex:8:2}
+        word+=\\x${hex:6:2}\\x${hex:4:2}\\x${hex:2:2}\\x${hex:0:2}
+        printf "${word:skip}"
+        skip=0
+    done >"$4"
+}

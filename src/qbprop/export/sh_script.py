@@ -1,0 +1,105 @@
+"""A bash script under construction, and how commands read in it."""
+
+import json
+from dataclasses import dataclass, field
+from shlex import quote
+from textwrap import wrap
+from typing import Literal
+
+from qbprop.qemu.monitor import Command
+from qbprop.qemu.primitives import Program
+from qbprop_model.data import Data, Fill, Stamp
+
+Transport = Literal["nbd", "hmp"]
+
+DATA = "data.bin"
+"""The file that holds stamped data for one write."""
+
+WIDTH = 98
+"""Longest line of a comment."""
+
+
+@dataclass
+class Script:
+    """Lines under construction, and what is open at this point of the story.
+
+    ``disks`` maps each name of a disk to its node; ``exported`` are the nodes with an NBD export.
+    """
+
+    transport: Transport
+    lines: list[str] = field(default_factory=list)
+    disks: dict[str, str] = field(default_factory=dict)
+    drives: dict[str, str] = field(default_factory=dict)
+    exported: set[str] = field(default_factory=set)
+    serving: bool = False
+
+    def add(self, line: str) -> None:
+        """Append a line."""
+        self.lines.append(line)
+
+    def ok(self, *calls: str) -> None:
+        """Append calls that must succeed."""
+        self.lines += [f"ok {call}" for call in calls]
+
+    def export(self, name: str) -> str:
+        """Give the disk called ``name`` an NBD export if it has none; the export's name."""
+        node = self.disks[name]
+        if not self.serving:
+            address = {"type": "unix", "data": {"path": "nbd.sock"}}
+            self.ok(qmp(Command("nbd-server-start", {"addr": address})))
+            self.serving = True
+        if node not in self.exported:
+            options = {"type": "nbd", "id": node, "node-name": node, "name": node}
+            self.ok(qmp(Command("block-export-add", options | {"writable": True})))
+            self.exported.add(node)
+        return node
+
+    def unexport(self, name: str) -> None:
+        """Take the NBD export of the disk called ``name`` away, if there is one."""
+        node = self.disks.get(name)
+        if node in self.exported:
+            deletion = Command("block-export-del", {"id": node, "mode": "hard"})
+            self.ok(f"unexport {quote(request(deletion))}")
+            self.exported.discard(node)
+
+    def data(self, data: Data, offset: int, length: int) -> str:
+        """The option of qemu-io that names the data of a write."""
+        match data:
+            case Fill(byte):
+                return f" -P {byte}"
+            case Stamp(number) if length:
+                self.add(f"stamp {number} {offset} {length} {DATA}")
+                return f" -s {DATA}"
+        return ""
+
+
+def qmp(command: Command) -> str:
+    """The call that sends a QMP command."""
+    return f"qmp {quote(request(command))}"
+
+
+def request(command: Command) -> str:
+    """A QMP command as it is sent."""
+    arguments = {"arguments": command.arguments} if command.arguments else {}
+    return json.dumps({"execute": command.name, **arguments})
+
+
+def program(step: Program) -> str:
+    """The call that runs a program."""
+    return " ".join([step.tool.removeprefix("qemu-"), *(quote(str(a)) for a in step.arguments)])
+
+
+def comment(text: str, indent: str = "") -> list[str]:
+    """Lines of a comment."""
+    return [
+        line
+        for part in text.splitlines()
+        for line in wrap(
+            part,
+            WIDTH,
+            initial_indent=f"# {indent}",
+            subsequent_indent=f"#   {indent}",
+            break_on_hyphens=False,
+        )
+        or ["#"]
+    ]

@@ -1,0 +1,99 @@
+"""Primitive steps as calls of functions of ``reproduce.bash``: one function for each type."""
+
+import json
+from collections.abc import Iterator
+from functools import singledispatch
+from shlex import quote
+
+from qbprop.export.sh_script import Script, program, qmp
+from qbprop.export.story import ExportError
+from qbprop.qemu.guest_hmp import report, words
+from qbprop.qemu.images import create_program, data_files, fill_program
+from qbprop.qemu.monitor import Command
+from qbprop.qemu.primitives import (
+    AttachGuest,
+    AwaitJobs,
+    DetachGuest,
+    GuestRequest,
+    HumanCommand,
+    MakeImage,
+    Program,
+    ReattachGuest,
+)
+from qbprop_model.data import Stamp
+
+
+@singledispatch
+def calls(step: object, script: Script) -> Iterator[str]:
+    """The calls of a primitive step, each of which succeeds or is refused.
+
+    :raises ExportError: the step has no rendering.
+    """
+    raise ExportError(f"{type(step).__name__} cannot be exported as shell commands")
+
+
+@calls.register
+def _(step: Command, script: Script) -> Iterator[str]:
+    yield qmp(step)
+
+
+@calls.register
+def _(step: HumanCommand, script: Script) -> Iterator[str]:
+    answer = step.success and f"{step.success}\\r\\n"
+    yield f"hmp {quote(json.dumps(step.line)[1:-1])} {quote(answer)}"
+
+
+@calls.register
+def _(step: GuestRequest, script: Script) -> Iterator[str]:
+    if step.node not in script.disks and script.transport == "nbd":
+        return
+    source = ""
+    if step.data is not None:
+        source = script.data(step.data, step.offset, step.length)
+    what = words(step, step.offset, step.length, source).replace("read -v", "read")
+    if script.transport == "hmp" or step.kind == "write_compressed":
+        due = report(step, step.offset, step.length)
+        yield f"guest_by_monitor {step.node} {quote(what)} {quote(due)}"
+    else:
+        yield f"guest {script.export(step.node)} {quote(what)}"
+
+
+@calls.register
+def _(step: Program, script: Script) -> Iterator[str]:
+    yield program(step)
+
+
+@calls.register
+def _(step: MakeImage, script: Script) -> Iterator[str]:
+    yield program(create_program(step))
+    if step.layer.data:
+        for name, pattern in data_files(step).items():
+            data = pattern.data
+            assert isinstance(data, Stamp)
+            script.add(f"stamp {data.number} {pattern.offset} {pattern.length} {name}")
+        yield program(fill_program(step))
+
+
+@calls.register
+def _(step: AttachGuest, script: Script) -> Iterator[str]:
+    script.disks[step.node] = step.node
+    if step.drive is not None:
+        script.disks[step.drive] = step.node
+        script.drives[step.node] = step.drive
+    yield from ()
+
+
+@calls.register
+def _(step: DetachGuest, script: Script) -> Iterator[str]:
+    script.unexport(step.name)
+    yield from ()
+
+
+@calls.register
+def _(step: ReattachGuest, script: Script) -> Iterator[str]:
+    yield from ()
+
+
+@calls.register
+def _(step: AwaitJobs, script: Script) -> Iterator[str]:
+    yield "jobs_end"

@@ -1,0 +1,109 @@
+"""A trace as a story to be told again: each step's plan and what must come of it.
+
+Told by the model alone. Renderers turn it into a program, and need no second reading of an
+operation: they render the plan that the driver performs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from qbprop.errors import QbpropError
+from qbprop.export.checks import Check, checks_of, closing
+from qbprop.qemu.images import SUFFIX
+from qbprop.qemu.plan import plan
+from qbprop.qemu.primitives import Plan, resolve
+from qbprop_model.expectation import Refusal
+from qbprop_model.operations import Operation
+from qbprop_model.rules import Rules
+from qbprop_model.world import World
+
+
+class ExportError(QbpropError):
+    """A trace that cannot be turned into a program."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """The finding that a story is about; ``rate`` is the share of replays that show it."""
+
+    id: str
+    kind: str
+    title: str
+    qemu_version: str = ""
+    expected: str = ""
+    observed: str = ""
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One operation, its plan with every format filled in, and what is due.
+
+    ``refusal`` None means success; ``jobs`` are those that run to their end.
+    """
+
+    number: int
+    operation: Operation
+    plan: Plan
+    refusal: Refusal | None
+    jobs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is done, example after example, and what is checked.
+
+    ``last`` is checked behind the last operation; ``end`` after that, behind which all disks are
+    closed and ``closed`` is checked.
+    """
+
+    examples: tuple[tuple[Scene, ...], ...]
+    last: tuple[Check, ...]
+    end: tuple[Check, ...]
+    closed: tuple[Check, ...]
+
+    @property
+    def length(self) -> int:
+        """The number of operations."""
+        return sum(map(len, self.examples))
+
+
+def tell(
+    examples: Sequence[Sequence[Operation]],
+    kind: str,
+    *,
+    at_end: bool | None = None,
+    rules: Rules | None = None,
+) -> Story:
+    """The story of a trace that shows a finding of this kind.
+
+    ``at_end`` says that the finding came with the checks behind the last operation (True), at
+    that operation (False), or that this is not known.
+
+    :raises InvalidOperationError: the model cannot judge an operation.
+    """
+    told: list[tuple[Scene, ...]] = []
+    last: tuple[Check, ...] = ()
+    end: tuple[Check, ...] = ()
+    closed: tuple[Check, ...] = ()
+    for example in examples:
+        world = World(rules or Rules())
+        scenes = []
+        for number, operation in enumerate(example, sum(map(len, told)) + 1):
+            formats = {f"{name}{SUFFIX}": image.format for name, image in world.images.items()}
+            expected = world.apply(operation)
+            filled = resolve(plan(operation), partial(_format, formats))
+            jobs = tuple(name for name, end in expected.jobs.items() if not end.aborted)
+            scenes.append(Scene(number, operation, filled, expected.refusal, jobs))
+            if at_end is not True:
+                last = checks_of(kind, operation, expected, world)
+        told.append(tuple(scenes))
+        if at_end is not False:
+            end, closed = checks_of(kind, None, world.final(), world), closing(kind, world)
+    new = tuple(check for check in end if check not in last)
+    return Story(tuple(told), last, new, closed)
+
+
+def _format(known: Mapping[str, str], file: str) -> str:
+    return known.get(file, "raw")

@@ -1,0 +1,1 @@
+"""The certified traces of the shipped list of known findings."""

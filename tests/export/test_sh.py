@@ -1,0 +1,218 @@
+"""Reproducers in bash: they show what their trace shows, and nothing on a QEMU that behaves."""
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import pytest
+from tests.sensitivity.variants import VARIANTS
+
+from qbprop.campaign.certificate import one_less
+from qbprop.export import sh
+from qbprop.export.certify import BEHAVES, BUG, UNTRIED, export_sh, run
+from qbprop.export.patterns import json_text, reply_pattern
+from qbprop.export.sh import render
+from qbprop.export.sh_script import Transport
+from qbprop.export.sh_steps import calls
+from qbprop.export.story import About, ExportError, tell
+from qbprop.findings import KINDS
+from qbprop.lab import Lab
+from qbprop.qemu.binaries import find_binaries
+from qbprop.replay import play
+from qbprop.trace import Trace, read_trace
+from qbprop_model.data import Stamp
+from qbprop_model.expectation import Reason, Refusal
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    BlockdevBackup,
+    CreateImage,
+    Discard,
+    Layer,
+    Operation,
+    Pattern,
+    Read,
+    Resize,
+    Transaction,
+    Write,
+    WriteCompressed,
+    WriteZeroes,
+)
+
+HERE = Path(__file__).parent
+WRONG = sorted((HERE / "variants").glob("*.jsonl"))
+BUGS = sorted((HERE.parents[1] / "src/qbprop/known_traces").glob("*.jsonl"))
+
+ABOUT = About(id="0123456789ab", kind="", title="a test")
+
+HEALTHY: tuple[Operation, ...] = (
+    AddDisk(
+        node="drive0",
+        layers=(Layer(size=300032, data=(Pattern(offset=0, length=70000, stamp=3),)),),
+        discard="unmap",
+    ),
+    AddDisk(node="drive1", layers=(Layer(size=65536, format="raw"),), drive="device1"),
+    BitmapAdd(node="drive0", name='odd "name"\\'),
+    BitmapAdd(node="drive0", name="bitmap0", granularity=512, disabled=True),
+    BitmapAdd(node="drive1", name="bitmap0"),
+    BitmapAdd(node="drive0", name="bitmap0"),
+    Write(node="drive0", offset=1000, length=3333, stamp=4),
+    Write(node="device1", offset=0, length=512, fill=7),
+    Write(node="drive2", offset=0, length=512, fill=7),
+    Read(node="drive0", offset=0, length=4096),
+    WriteCompressed(node="drive0", offset=196608, length=65536, stamp=2),
+    WriteZeroes(node="drive0", offset=65536, length=65536, unmap=True),
+    Discard(node="drive0", offset=0, length=65536),
+    Write(node="drive0", offset=300032, length=512, fill=1),
+    Resize(node="drive0", size=131072),
+    Resize(node="drive0", size=131073),
+    CreateImage(image="target0", layer=Layer(size=131072)),
+    CreateImage(image="target1", layer=Layer(size=131072), backing="target0"),
+    BlockdevBackup(node="drive0", target="target3", sync="full"),
+    BlockdevBackup(
+        node="drive0", target="target1", sync="bitmap", bitmap='odd "name"\\', bitmap_mode="always"
+    ),
+)
+"""Every kind of step, with refusals; odd names and stamped data."""
+
+
+@pytest.fixture(scope="module")
+def lab(pytestconfig: pytest.Config) -> Lab:
+    return Lab(find_binaries(pytestconfig.getoption("--qemu")), timeout=2.0)
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sh, "PATIENCE", 2)
+
+
+@pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)
+def test_a_wrong_rule_is_contradicted_and_a_right_one_is_not(lab: Lab, path: Path) -> None:
+    trace = read_trace(path)
+    with VARIANTS[path.stem].active() as rules:
+        wrong = export_sh(lab, trace, rules)
+    assert (wrong.due, wrong.code) == (BUG, BUG), wrong.output
+    right = export_sh(lab, trace)
+    assert (right.due, right.code) == (BEHAVES, BEHAVES), right.output
+
+
+@pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)
+def test_no_operation_can_be_left_out(lab: Lab, path: Path) -> None:
+    trace = read_trace(path)
+    named = trace.header.finding
+    assert named is not None
+    with VARIANTS[path.stem].active() as rules, lab.session(rules) as session:
+        found = play(session, trace.examples)
+        assert found is not None
+        assert found.id == named.id
+        for shorter in one_less(trace.examples):
+            finding = play(session, shorter)
+            assert finding is None or finding.id != named.id
+
+
+def test_there_are_enough_and_they_are_short() -> None:
+    lengths = [read_trace(path).length for path in WRONG]
+    assert len(lengths) >= 20
+    assert median(lengths) <= 6
+    assert max(lengths) <= 12
+
+
+@pytest.mark.parametrize("path", BUGS, ids=lambda path: path.stem)
+def test_a_bug_of_qemu_is_there(lab: Lab, path: Path) -> None:
+    trace = read_trace(path)
+    with lab.session() as session:
+        if not session.driver.version.startswith("7.2."):
+            pytest.skip("the bugs are those of QEMU 7.2")
+    made = export_sh(lab, trace)
+    assert (made.due, made.code) == (BUG, BUG), made.output
+    assert "RESULT: the bug is there" in made.output
+
+
+@pytest.mark.parametrize("transport", ["nbd", "hmp"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_check_fails_where_qemu_does_as_the_model_says(
+    lab: Lab, kind: str, transport: Transport
+) -> None:
+    story = tell([HEALTHY, HEALTHY[:3]], kind)
+    code, output = run(render(story, ABOUT, transport), lab.binaries)
+    assert code == BEHAVES, output
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        ("count", '"count": 65536', '"count": 0'),
+        ("fields", '"recording": true', '"recording": false'),
+        ("fields", "check_node drive0 300032", "check_node drive0 300544"),
+        ("fields", "check_node drive0 300032 2", "check_node drive0 300032 1"),
+        ("dirty-set", "has ", "has 0000"),
+        ("contents", "stamp 4 1000 3333", "stamp 5 1000 3333"),
+    ],
+)
+def test_a_check_that_is_made_wrong_fails(lab: Lab, kind: str, old: str, new: str) -> None:
+    text = render(tell([HEALTHY[:7]], kind), ABOUT, "nbd")
+    before, heading, after = text.partition("# What must be true now")
+    assert old in after
+    code, output = run(before + heading + after.replace(old, new), lab.binaries)
+    assert code == BUG, output
+
+
+def test_another_course_before_the_step_in_question_cannot_be_tried(lab: Lab) -> None:
+    text = render(tell([HEALTHY[:5]], "count"), ABOUT, "nbd")
+    code, output = run(text.replace('"granularity": 512', '"granularity": 513'), lab.binaries)
+    assert (code, "could not be tried" in output) == (UNTRIED, True), output
+
+
+def test_a_qemu_that_is_silent_or_missing(lab: Lab, tmp_path: Path) -> None:
+    silent = tmp_path / "qemu"
+    silent.write_text("#!/bin/bash\nread -r -t 60 line\n")
+    silent.chmod(0o755)
+    text = render(tell([HEALTHY[:4]], "count"), ABOUT, "nbd")
+    code, output = run(text, replace(lab.binaries, system=silent))
+    assert (code, "was silent" in output) == (UNTRIED, True), output
+    code, output = run(text, replace(lab.binaries, system=tmp_path / "none"))
+    assert (code, "not to be found" in output) == (UNTRIED, True), output
+
+
+def test_bash_and_python_make_the_same_stamped_data(tmp_path: Path) -> None:
+    text = render(tell([HEALTHY], "contents"), ABOUT, "nbd")
+    function = text[text.index("stamp() {") :].partition("\n}\n")[0] + "\n}\n"
+    for number, offset, length in ((1, 0, 512), (2, 1000, 700), (2**32 - 1, 12345, 3000)):
+        script = f"{function}stamp {number} {offset} {length} out\n"
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True)
+        made = (tmp_path / "out").read_bytes()[:length]
+        assert made == Stamp(number).render(offset, length).tobytes()
+
+
+def test_nothing_is_left_behind(lab: Lab, tmp_path: Path) -> None:
+    script = tmp_path / "reproduce.sh"
+    script.write_text(render(tell([HEALTHY[:4]], "count"), ABOUT, "nbd"))
+    images = tmp_path / "images"
+    images.mkdir()
+    environment = {
+        "PATH": os.defpath,
+        "TMPDIR": str(images),
+        "QEMU_PROG": str(lab.binaries.system),
+        "QEMU_IMG_PROG": str(lab.binaries.img),
+        "QEMU_IO_PROG": str(lab.binaries.io),
+    }
+    subprocess.run(["bash", script], env=environment, check=True, capture_output=True)
+    assert list(images.iterdir()) == []
+
+
+def test_patterns_fit_what_qemu_writes() -> None:
+    pattern = reply_pattern(Refusal(Reason.BITMAP_NOT_FOUND, 'ü"\\.'))
+    assert pattern == r'''"desc": "Dirty bitmap '\\u00FC\\"\\\\\.' not found"'''
+    assert json_text("ü") == r'"\u00FC"'
+
+
+def test_a_step_of_an_unknown_kind_is_refused_by_its_name() -> None:
+    with pytest.raises(ExportError, match="object cannot be exported"):
+        next(calls(object(), None))  # type: ignore[arg-type]
+
+
+def test_a_transaction_of_nothing_needs_no_checks(lab: Lab) -> None:
+    made = export_sh(lab, Trace(((HEALTHY[0], Transaction()),)))
+    assert (made.due, made.code) == (BEHAVES, BEHAVES), made.output
