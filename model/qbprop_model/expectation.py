@@ -55,6 +55,18 @@ class Reason(StrEnum):
     NO_SUCH_FILE = auto()  # a target that was never created
     IMAGE_REFUSED = auto()  # 5.3: topologies that qemu-img or QEMU refuses
     NODE_BUSY = auto()  # 6.1: source or target already in a job
+    PERMISSION_DENIED = auto()  # 5.1, 10.1: what a job's filter does not share
+    DEVICE_IN_USE = auto()  # 5.1: resize by the drive's name while a job runs
+    NODE_NAME_TAKEN = auto()  # 6.1: another node has the name of the filter or target
+    CHUNK_TOO_SMALL = auto()  # 6.1: max-chunk below the job cluster
+    WORKERS_OUT_OF_RANGE = auto()  # 6.1: max-workers 0
+    JOB_NOT_FOUND = auto()  # 6.4: job-*
+    BLOCK_JOB_NOT_FOUND = auto()  # 6.4: block-job-*
+    VERB_REFUSED = auto()  # 6.4: a state that does not take the command
+    ALREADY_PAUSED = auto()  # 6.4
+    NOT_PAUSED = auto()  # 6.4
+    CANCEL_PAUSED = auto()  # 6.4: block-job-cancel without force
+    JOB_CANCELLED = auto()  # 6.4: the error of a job that was cancelled
     IMAGE_LOCKED = auto()  # 11: an image open elsewhere
     WRONG_FORMAT = auto()  # drive-backup mode existing with another format than the file's
     BACKING_UNSUPPORTED = auto()  # raw images have no backing file
@@ -90,14 +102,43 @@ class BitmapState:
 class JobEnd:
     """How a job that was started must end. ``length`` (``len``) and ``offset`` in bytes.
 
-    ``error`` is a reason for a job that must fail; ``length`` and ``offset`` are then None
-    where progress at the failure is open. ``aborted``: its transaction was rolled back.
+    ``error`` is a reason for a job that must fail or is cancelled; ``length`` and ``offset``
+    are then None where progress at that moment is open. ``aborted``: its transaction was
+    rolled back. ``speed`` is the one that was set last, in bytes a second.
     """
 
     length: int | None
     offset: int | None
     error: Reason | None = None
     aborted: bool = False
+    speed: int = 0
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What ``query-jobs`` shows of a job. ``length`` and ``offset`` in bytes, None where open."""
+
+    status: str
+    length: int | None
+    offset: int | None
+    error: Reason | None = None
+
+
+NOISE = "~"
+"""Among a job's words: pairs of ``paused`` and ``running``, any number of them (6.4)."""
+
+
+@dataclass(frozen=True, order=True)
+class Anonymous:
+    """A bitmap without a name (semantics 4). ``node`` is "#" where QEMU named the node itself.
+
+    ``count`` in bytes (popcount × granularity).
+    """
+
+    node: str
+    granularity: int
+    count: int
+    recording: bool
 
 
 class Contents(Protocol):
@@ -123,8 +164,12 @@ class Expectation:
 
     ``data``: the bytes a read returns. ``bitmaps``: every named bitmap of every node, by node
     name. ``digests``: (node, bitmap) → SHA-256 as in semantics 2.1, for each bitmap whose
-    bits changed, unless the number of dirty ones tells all. ``jobs``: the jobs that ran, by id.
-    ``contents``: files (by image name) whose every byte is to be compared now.
+    bits changed, unless the number of dirty ones tells all. ``jobs``: the jobs that ended, by
+    id. ``contents``: files (by image name) whose every byte is to be compared now.
+
+    ``alive``: the jobs that there are. ``words``: by job, what its events tell, in order: its
+    status, or one of those of :mod:`qbprop_model.effects.jobs`. ``anonymous``: all bitmaps
+    without a name. ``opened``: the targets that are open as nodes.
     """
 
     refusal: Refusal | None = None
@@ -134,6 +179,10 @@ class Expectation:
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
     jobs: Mapping[str, JobEnd] = field(default_factory=dict)
     contents: Mapping[str, Contents] = field(default_factory=dict)
+    alive: Mapping[str, JobState] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    anonymous: tuple[Anonymous, ...] = ()
+    opened: tuple[str, ...] = ()
 
 
 def digest(words: bytes) -> str:

@@ -11,18 +11,21 @@ from qbprop_model.disk import DiskRules
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Cell, Chain, Image, Refused, View
 from qbprop_model.operations import Backup, BitmapMode, OpenOutcomeError, SyncMode
-
-Ranges = tuple[tuple[int, int], ...]
-"""Byte ranges ``(start, end)``, ascending."""
+from qbprop_model.ranges import Ranges, joined, total
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A running backup of node ``node`` into image ``target``.
+    """A backup of node ``node`` into image ``target``, from its start until it is dismissed.
 
     ``copy`` are the byte ranges to be copied, ascending, in whole job clusters of ``cluster``
-    bytes (the last one may reach past the end of the disk).
-    ``source`` is the disk's chain at the start, so ``point_in_time`` never moves.
+    bytes (the last one may reach past the end of the disk); ``left`` those that neither the
+    job nor a guest has copied yet, ``met`` the job clusters that guests' requests came upon.
+    ``source`` is the disk's chain before the next change; ``point_in_time`` never moves.
+
+    ``status`` is as ``query-jobs`` shows it. ``serial``: one job cluster after the other.
+    ``limited``: its speed limit lets it copy no more. ``faulty``: stopped at an error.
+    ``group``: the ids of all jobs that end together; empty for a job by itself.
     """
 
     node: str
@@ -35,6 +38,40 @@ class Job:
     bitmap_mode: BitmapMode
     compress: bool
     detects_zeroes: bool
+    filter: str
+    endless: bool = False
+    on_node: bool = False
+    speed: int = 0
+    serial: bool = False
+    auto_finalize: bool = True
+    auto_dismiss: bool = True
+    left: Ranges = ()
+    met: Ranges = ()
+    status: str = "running"
+    limited: bool = False
+    faulty: bool = False
+    error: Reason | None = None
+    group: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether it still has its filter, its target and its bitmap."""
+        return self.status != "concluded"
+
+    @property
+    def backs_target(self) -> bool:
+        """``drive-backup`` with sync none backs its target with the disk itself (6.1)."""
+        return self.endless and not self.on_node
+
+    @property
+    def length(self) -> int:
+        """Bytes to be copied in all, in whole job clusters (semantics 6.2)."""
+        return total(self.copy)
+
+    @property
+    def offset(self) -> int:
+        """Bytes copied, in whole job clusters."""
+        return self.length - total(self.left)
 
 
 class JobRules(DiskRules):
@@ -71,7 +108,7 @@ class JobRules(DiskRules):
         """Which byte ranges are copied: whole job clusters (semantics 6.2)."""
         size = source[0].size
         ranges: Iterable[tuple[int, int]] = ()
-        if sync == "full":
+        if sync in ("full", "none"):
             ranges = [(0, size)] if size else []
         elif sync == "top":
             runs = source[0].alloc.runs(0, size)
@@ -82,17 +119,9 @@ class JobRules(DiskRules):
 
     def outward(self, ranges: Iterable[tuple[int, int]], cluster: int) -> Iterator[tuple[int, int]]:
         """Ascending ranges rounded outward to whole clusters and joined where they meet."""
-        current: tuple[int, int] | None = None
-        for first, last in ranges:
-            start, end = first // cluster * cluster, ceil_div(last, cluster) * cluster
-            if current and start <= current[1]:
-                current = (current[0], max(end, current[1]))
-            else:
-                if current:
-                    yield current
-                current = (start, end)
-        if current:
-            yield current
+        yield from joined(
+            (start // cluster * cluster, ceil_div(end, cluster) * cluster) for start, end in ranges
+        )
 
     def freeze(self, bitmap: Bitmap) -> Bitmap:
         """A job takes the bitmap: busy, writes go to an empty successor (6.3)."""
@@ -101,7 +130,7 @@ class JobRules(DiskRules):
     def thaw(self, bitmap: Bitmap, mode: BitmapMode, *, failed: bool) -> Bitmap:
         """The bitmap when its job has ended (table of semantics 6.3).
 
-        A job that fails with mode "always" is not stated here: what it copied is open.
+        For a job that fails with mode "always", see :meth:`uncopied`.
         """
         successor = bitmap.successor
         if successor is None:
@@ -110,14 +139,24 @@ class JobRules(DiskRules):
         bits = bitmap.bits | successor if keep else successor
         return replace(bitmap, bits=bits, busy=False, successor=None)
 
-    def transfer(self, job: Job, target: Chain) -> Image:
-        """The target after success: every copied job cluster as it was at the start (6.2).
+    def uncopied(self, bitmap: Bitmap, left: Ranges, size: int) -> Bitmap:
+        """Mode "always" after a failure: what was not copied stays dirty (6.3).
+
+        In whole job clusters, so that bits may be set which never were.
+        """
+        bits = bitmap.bits.copy()
+        for start, end in left:
+            bits[start // bitmap.granularity : ceil_div(min(end, size), bitmap.granularity)] = True
+        return replace(bitmap, bits=bits)
+
+    def transfer(self, job: Job, target: Chain, ranges: Ranges) -> Image:
+        """The target with some job clusters as they were at the job's start (6.2).
 
         Raises :class:`Refused` (ALREADY_ALLOCATED) when a compressed copy meets an allocated
         cluster; the bytes of the target are then open.
         """
         image = target[0]
-        for start, end in job.copy:
+        for start, end in ranges:
             for s, e, kind in self.copied_kinds(job, start, min(end, job.point_in_time.size)):
                 image = self.transfer_piece(job, (image, *target[1:]), s, e, kind)
         return image

@@ -29,6 +29,9 @@ TARGETS = ("target0", "target1", "target2", "target3")
 JOBS = ("job0", "job1", "job2")
 """Job ids."""
 
+FILTERS = ("filter0", "filter1", "filter2")
+"""Node names that jobs may give the filter that they put above their disk."""
+
 SIZE_LIMIT = 2**63 - 1
 """The largest number QMP accepts for a size or an offset."""
 
@@ -39,6 +42,7 @@ Format = Literal["qcow2", "raw"]
 Compat = Literal["1.1", "0.10"]
 SyncMode = Literal["full", "top", "incremental", "bitmap", "none"]
 BitmapMode = Literal["on-success", "never", "always"]
+OnError = Literal["report", "ignore", "stop", "enospc"]
 
 
 class InvalidOperationError(ValueError):
@@ -321,11 +325,13 @@ class RebaseImage(Operation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriveBackup(Operation):
-    """``drive-backup`` into file ``target``, run to its end.
+class _BackupJob(Operation):
+    """What both backup commands have in common. By default the job runs to its end at once.
 
-    ``mode`` "existing" writes into the file as it is; "absolute-paths" lets QEMU create it.
     ``job`` None leaves the id to QEMU: the drive's name, or an error where there is none.
+    ``speed`` is in bytes a second, 0 without limit; with ``max_workers`` 1 and ``max_chunk``
+    (bytes) of one job cluster, speed 1 copies one job cluster and then holds the job.
+    ``filter`` names the node that the job puts above its disk.
     """
 
     node: str
@@ -334,28 +340,104 @@ class DriveBackup(Operation):
     job: str | None = "job0"
     bitmap: str | None = None
     bitmap_mode: BitmapMode | None = None
-    mode: Literal["existing", "absolute-paths"] = "absolute-paths"
-    format: Format = "qcow2"
     compress: bool = False
+    speed: int = 0
+    max_workers: int | None = None
+    max_chunk: int | None = None
+    auto_finalize: bool = True
+    auto_dismiss: bool = True
+    filter: str | None = None
+    on_source_error: OnError = "report"
+    on_target_error: OnError = "report"
+
+    def __post_init__(self) -> None:
+        _natural("speed", self.speed)
+        _natural("max_workers", self.max_workers or 0)
+        _natural("max_chunk", self.max_chunk or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockdevBackup(Operation):
-    """``blockdev-backup`` onto a node opened on file ``target``, run to its end.
+class DriveBackup(_BackupJob):
+    """``drive-backup`` into file ``target``.
 
-    The target node is opened before and closed after; the file must exist.
+    ``mode`` "existing" writes into the file as it is; "absolute-paths" lets QEMU create it.
     """
 
-    node: str
-    target: str
-    sync: SyncMode
-    job: str | None = "job0"
-    bitmap: str | None = None
-    bitmap_mode: BitmapMode | None = None
-    compress: bool = False
+    mode: Literal["existing", "absolute-paths"] = "absolute-paths"
+    format: Format = "qcow2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockdevBackup(_BackupJob):
+    """``blockdev-backup`` onto a node opened on file ``target``.
+
+    The target node is opened before, under the target's name, and closed when the job has
+    concluded; the file must exist. Meanwhile guests may read it.
+    """
 
 
 Backup = DriveBackup | BlockdevBackup
+
+
+# --- jobs ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _JobCommand(Operation):
+    """A command to job ``job``: ``job-*``, or with ``block`` the older ``block-job-*``."""
+
+    job: str
+    block: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPause(_JobCommand):
+    """``job-pause``: the job stops copying; guests' writes are still copied before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResume(_JobCommand):
+    """``job-resume``, of what was paused or has stopped at an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCancel(_JobCommand):
+    """``job-cancel``; ``force`` belongs to ``block-job-cancel`` alone."""
+
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.force and not self.block:
+            raise InvalidOperationError("job-cancel has no argument force")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobComplete(_JobCommand):
+    """``job-complete``, which no backup accepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFinalize(_JobCommand):
+    """``job-finalize``, of a job that is pending, and with it of its whole group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobDismiss(_JobCommand):
+    """``job-dismiss``: a job that has concluded is forgotten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSetSpeed(Operation):
+    """``block-job-set-speed``, in bytes a second; 0 lets a held job run to its end."""
+
+    job: str
+    speed: int = 0
+
+    def __post_init__(self) -> None:
+        _natural("speed", self.speed)
+
+
+JobCommand = JobPause | JobResume | JobCancel | JobComplete | JobFinalize | JobDismiss | JobSetSpeed
 
 
 # --- transactions --------------------------------------------------------------------------
@@ -399,6 +481,13 @@ OPERATIONS: tuple[type[Operation], ...] = (
     DriveBackup,
     BlockdevBackup,
     Transaction,
+    JobSetSpeed,
+    JobPause,
+    JobResume,
+    JobCancel,
+    JobComplete,
+    JobFinalize,
+    JobDismiss,
 )
 """Every operation that may stand in a trace by itself."""
 

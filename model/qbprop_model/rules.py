@@ -2,7 +2,8 @@
 
 from qbprop_model.bitmap import BitmapRules
 from qbprop_model.jobs import JobRules
+from qbprop_model.lifecycle import LifecycleRules
 
 
-class Rules(BitmapRules, JobRules):
+class Rules(BitmapRules, JobRules, LifecycleRules):
     """What QEMU keeps, or is documented to keep: bitmaps, disks and jobs."""

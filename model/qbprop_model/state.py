@@ -45,7 +45,6 @@ class Outcome:
 
     refusal: Refusal | None = None
     data: Bytes | None = None
-    jobs: Mapping[str, JobEnd] = field(default_factory=dict)
     contents: tuple[str, ...] = ()
 
 
@@ -54,8 +53,9 @@ class State:
 
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
-    ``vague`` names the images whose bytes are open. ``opened`` (targets open as nodes) and
-    ``removing`` (bitmaps) are empty between steps. ``step`` counts the operations.
+    ``vague`` names the images whose bytes are open, ``opened`` the targets that are open as
+    nodes. ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``,
+    the ``words`` and ``ends`` of its jobs, and the targets of those that have ``concluded``.
     """
 
     def __init__(self, rules: Rules | None = None) -> None:
@@ -69,12 +69,15 @@ class State:
         self.vague: frozenset[str] = frozenset()
         self.opened: frozenset[str] = frozenset()
         self.removing: tuple[tuple[str, str], ...] = ()
+        self.words: dict[str, tuple[str, ...]] = {}
+        self.ends: dict[str, JobEnd] = {}
+        self.concluded: tuple[str, ...] = ()
 
     def copy(self) -> Self:
         """A state that can be changed without changing this one."""
         new = type(self).__new__(type(self))
         new.__dict__.update(self.__dict__)
-        for name in ("engines", "images", "nodes", "roots", "jobs"):
+        for name in ("engines", "images", "nodes", "roots", "jobs", "words", "ends"):
             setattr(new, name, dict(getattr(self, name)))
         return new
 
@@ -85,6 +88,13 @@ class State:
         if self.vague.intersection(chain):
             return None
         return self.rules.view(self.chain(image))
+
+    def check_seen(self) -> None:
+        """Raises InvalidOperationError for what QEMU has named itself and stays."""
+        if any(name.startswith("#") and node.bitmaps for name, node in self.nodes.items()):
+            raise InvalidOperationError("bitmaps of a node without a name of ours cannot be seen")
+        if any(job.active and job_id in DRIVES for job_id, job in self.jobs.items()):
+            raise InvalidOperationError("a job that QEMU has named itself would outlive its step")
 
     def named_bitmaps(self) -> dict[tuple[str, str], Bitmap]:
         """All bitmaps by (node, name)."""
@@ -138,6 +148,29 @@ class State:
         """Add or replace a bitmap of a node."""
         self.nodes[node] = self.nodes[node].with_bitmap(name, bitmap)
 
+    def tell(self, job: str, *words: str) -> None:
+        """Add to what the events of a job tell in this step."""
+        self.words[job] = (*self.words.get(job, ()), *words)
+
+    def filters(self, node: str) -> list[str]:
+        """The filters that jobs have put above a node, from the top down."""
+        return [name for name, each in self.nodes.items() if each.filters == node]
+
+    def put_filter(self, name: str, node: str) -> None:
+        """Put a job's filter right above its disk, below those that are there already."""
+        below = self.nodes[node]
+        self.nodes[name] = Node(below.image, below.drive, below.discard, filters=node)
+        if below.drive is not None:
+            self.roots[below.drive] = self.filters(node)[0]
+
+    def remove_filter(self, name: str) -> None:
+        """Take a job's filter away, with its bitmaps."""
+        node = self.nodes.pop(name).filters
+        assert node is not None
+        drive = self.nodes[node].drive
+        if drive is not None:
+            self.roots[drive] = (*self.filters(node), node)[0]
+
     def drop_bitmap(self, node: str, name: str) -> None:
         """Remove a bitmap of a node."""
         kept = {key: value for key, value in self.nodes[node].bitmaps.items() if key != name}
@@ -149,6 +182,11 @@ class State:
             self.check_unused(name)
         self.images[name] = image
         self.vague -= {name}
+
+    def in_use(self, image: str) -> bool:
+        """Whether a job has an image open, as its target or below it."""
+        targets = [job.target for job in self.jobs.values() if job.active]
+        return any(image in self.chain_names(target) for target in targets)
 
     def check_unused(self, name: str) -> None:
         """No other image may be backed by ``name``."""

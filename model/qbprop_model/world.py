@@ -1,12 +1,23 @@
 """The World: everything qbprop believes about QEMU; one operation moves it one step."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from qbprop_model.bitmap import Bitmap
+import numpy as np
+
+from qbprop_model.bitmap import Bitmap, ceil_div
 from qbprop_model.effects import effect
-from qbprop_model.expectation import BitmapState, Expectation, JobEnd
+from qbprop_model.expectation import (
+    NOISE,
+    Anonymous,
+    BitmapState,
+    Expectation,
+    JobEnd,
+    JobState,
+)
 from qbprop_model.image import Refused
+from qbprop_model.jobs import Job
 from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.ranges import total
 from qbprop_model.state import Outcome, State
 
 
@@ -23,15 +34,19 @@ class World(State):
             raise InvalidOperationError(f"there is no engine {operation.engine}")
         before = self.named_bitmaps()
         trial = self.copy()
-        trial.step += 1
+        trial.begin_step()
         try:
             outcome = effect(operation, trial)
         except Refused as refused:
-            aborted = {job: JobEnd(None, None, aborted=True) for job in trial.jobs}
-            outcome = Outcome(refusal=refused.refusal, jobs=aborted)
-            self.step += 1
+            started = [job for job in trial.jobs if job not in self.jobs]
+            outcome = Outcome(refusal=refused.refusal)
+            self.begin_step()
             self.images, self.vague = trial.images, trial.vague
+            for job in started:
+                self.ends[job] = JobEnd(None, None, aborted=True)
+                self.tell(job, "created", "aborting", "concluded", "null")
         else:
+            trial.check_seen()
             self.__dict__.update(trial.__dict__)
         after = self.named_bitmaps()
         changed = {
@@ -41,25 +56,69 @@ class World(State):
 
     def final(self) -> Expectation:
         """What must hold at the end of an example: every digest, every byte."""
-        targets = tuple(name for name in self.images if "." not in name)
-        everything = Outcome(contents=(*self.nodes, *targets))
-        return self._expect(everything, self.named_bitmaps())
+        self.begin_step()
+        busy = {job.target for job in self.jobs.values() if job.active}
+        disks = tuple(name for name, node in self.nodes.items() if node.filters is None)
+        targets = tuple(
+            name
+            for name in self.images
+            if "." not in name and not busy.intersection(self.chain_names(name))
+        )
+        return self._expect(Outcome(contents=(*disks, *targets)), self.named_bitmaps())
+
+    def begin_step(self) -> None:
+        """Nothing has happened yet in the next step; the jobs that run may make noise."""
+        self.step += 1
+        self.words = {
+            job_id: (NOISE,) if job.status == "running" else () for job_id, job in self.jobs.items()
+        }
+        self.ends, self.concluded = {}, ()
 
     def _expect(self, outcome: Outcome, digested: Mapping[tuple[str, str], Bitmap]) -> Expectation:
+        shown = [name for name in self.nodes if not name.startswith("#")]
         bitmaps: dict[str, dict[str, BitmapState]] = {
-            name: {key: bitmap.state for key, bitmap in node.bitmaps.items()}
-            for name, node in self.nodes.items()
+            name: {key: bitmap.state for key, bitmap in self.nodes[name].bitmaps.items()}
+            for name in shown
         }
         digests = {key: bitmap.digest for key, bitmap in digested.items()}
         contents = {
-            name: view for name in outcome.contents if (view := self.contents(name)) is not None
+            name: view
+            for name in (*outcome.contents, *self.concluded)
+            if (view := self.contents(name)) is not None
         }
         return Expectation(
             refusal=outcome.refusal,
             data=outcome.data,
             bitmaps=bitmaps,
-            sizes={name: self.chain(node.image)[0].size for name, node in self.nodes.items()},
+            sizes={name: self.size(self.nodes[name]) for name in shown},
             digests=digests,
-            jobs=outcome.jobs,
+            jobs=dict(self.ends),
             contents=contents,
+            alive={
+                job_id: JobState(job.status, job.length, self._offset(job), job.error)
+                for job_id, job in self.jobs.items()
+            },
+            words=dict(self.words),
+            anonymous=tuple(sorted(self._anonymous())),
+            opened=tuple(sorted(self.opened)),
         )
+
+    def _offset(self, job: Job) -> int | None:
+        """What ``query-jobs`` tells of the progress; open behind a failure that was not exact."""
+        return None if job.error and job.target in self.vague else job.offset
+
+    def _anonymous(self) -> Iterator[Anonymous]:
+        """The bitmaps that jobs keep for themselves (semantics 4)."""
+        for job in self.jobs.values():
+            if not job.active:
+                continue
+            if job.bitmap is not None:
+                bitmap = self.nodes[job.node].bitmaps[job.bitmap]
+                assert bitmap.successor is not None
+                count = int(np.count_nonzero(bitmap.successor)) * bitmap.granularity
+                yield Anonymous(job.node, bitmap.granularity, count, bitmap.recording)
+            yield Anonymous(job.node, job.cluster, total(job.left), recording=False)
+            above = "#" if job.filter.startswith("#") else job.filter
+            whole = ceil_div(job.point_in_time.size, job.cluster) * job.cluster
+            yield Anonymous(above, job.cluster, whole, recording=False)
+            yield Anonymous(above, job.cluster, total(job.met), recording=False)

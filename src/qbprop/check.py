@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,16 @@ from qbprop.qemu.features import Features
 from qbprop.qemu.monitor import Event
 from qbprop.qemu.observation import Observation
 from qbprop.qemu.reasons import classify, matches
-from qbprop_model.expectation import BitmapState, Expectation, JobEnd, Refusal
+from qbprop_model.expectation import (
+    NOISE,
+    Anonymous,
+    BitmapState,
+    Expectation,
+    JobEnd,
+    JobState,
+    Reason,
+    Refusal,
+)
 
 
 def check(name: str, expected: Expectation, observed: Observation, features: Features) -> None:
@@ -29,10 +39,11 @@ def check(name: str, expected: Expectation, observed: Observation, features: Fea
     """
     check_reply(name, expected.refusal, observed, features)
     check_data(name, expected, observed)
-    check_events(name, expected.jobs, observed.events)
+    check_events(name, expected, observed.events)
     if observed.bitmaps is not None:
         check_nodes(name, expected, observed)
-    check_jobs(name, observed.jobs)
+    if observed.jobs is not None:
+        check_jobs(name, expected.alive, observed.jobs)
     check_digests(name, expected, observed)
     for refused in observed.aftermath:
         raise ReplyFinding(name, f"then {normalise(refused.text)}", "ok", refused.text)
@@ -83,54 +94,75 @@ def check_data(name: str, expected: Expectation, observed: Observation) -> None:
 # --- events --------------------------------------------------------------------------------
 
 _NOISE = r"(?:paused running )*"
-COMPLETED = re.compile(rf"created running {_NOISE}waiting pending COMPLETED concluded null ")
-FAILED = re.compile(rf"created running {_NOISE}(?:ERROR )+aborting COMPLETED! concluded null ")
-ABORTED = re.compile(r"created aborting concluded null ")
+_TEXTS = {
+    Reason.ALREADY_ALLOCATED: "Input/output error",
+    Reason.JOB_CANCELLED: "Operation canceled",
+}
+"""How the error of a job reads."""
 
 
-def check_events(name: str, jobs: Mapping[str, JobEnd], events: Iterable[Event]) -> None:
-    """Each job's events follow its automaton to the end, and none is left (semantics 6.4)."""
-    words: dict[str, list[str]] = {job: [] for job in jobs}
+def automaton(words: Iterable[str]) -> str:
+    """The pattern of all sequences of events that tell these words; each ends with a blank."""
+
+    def pattern(word: str) -> str:
+        if word == NOISE:
+            return _NOISE
+        if word.startswith("["):
+            return f"(?:{re.escape(word[1:-1])} )?"
+        if word.startswith("ERRORS "):
+            return f"(?:{re.escape(word.replace('ERRORS', 'ERROR', 1))} )+"
+        return f"{re.escape(word)} "
+
+    return "".join(map(pattern, words))
+
+
+def check_events(name: str, expected: Expectation, events: Iterable[Event]) -> None:
+    """Each job's events go on along its automaton, and none is left (semantics 6.4)."""
+    words: dict[str, list[str]] = {job: [] for job in expected.words}
     for event in events:
-        match event.name:
-            case "JOB_STATUS_CHANGE":
-                job, word = event.data["id"], event.data["status"]
-            case "BLOCK_JOB_COMPLETED":
-                job, word = (
-                    event.data["device"],
-                    "COMPLETED!" if "error" in event.data else "COMPLETED",
-                )
-            case "BLOCK_JOB_ERROR":
-                job, word = event.data["device"], "ERROR"
-            case _ if event.name.startswith("BLOCK_JOB_"):
-                job, word = event.data.get("device", event.data.get("id", "")), event.name
-            case _:
-                raise EventsFinding(name, event.name, "no such event", repr(event))
+        job, word = _told(name, event)
         if job not in words:
             raise EventsFinding(
-                name, f"{word} of an unknown job", f"jobs {sorted(jobs)}", repr(event)
+                name, f"{word} of an unknown job", f"jobs {sorted(words)}", repr(event)
             )
         words[job].append(word)
-        if event.name == "BLOCK_JOB_COMPLETED":
-            check_progress(name, jobs[job], event)
-    for job, end in jobs.items():
-        automaton = ABORTED if end.aborted else FAILED if end.error else COMPLETED
+        if event.name in ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED") and job in expected.jobs:
+            check_progress(name, expected.jobs[job], event)
+    for job, due in expected.words.items():
+        pattern = automaton(due)
         came = "".join(f"{word} " for word in words[job])
-        if not automaton.fullmatch(came):
+        if not re.fullmatch(pattern, came):
             shape = re.sub(_NOISE, "", came)
-            raise EventsFinding(name, f"sequence {shape}", automaton.pattern, came)
+            raise EventsFinding(name, f"sequence {shape}", pattern, f"job {job}: {came}")
+
+
+def _told(name: str, event: Event) -> tuple[str, str]:
+    """The job that an event tells of, and its word in the model's language."""
+    data = event.data
+    match event.name:
+        case "JOB_STATUS_CHANGE":
+            return data["id"], data["status"]
+        case "BLOCK_JOB_COMPLETED":
+            return data["device"], "COMPLETED!" if "error" in data else "COMPLETED"
+        case "BLOCK_JOB_ERROR":
+            return data["device"], f"ERROR {data['operation']} {data['action']}"
+        case "BLOCK_JOB_PENDING":
+            return data["id"], "PENDING"
+        case "BLOCK_JOB_CANCELLED":
+            return data["device"], "CANCELLED"
+    raise EventsFinding(name, event.name, "no such event", repr(event))
 
 
 def check_progress(name: str, end: JobEnd, event: Event) -> None:
     """``len`` and ``offset`` where they are determined, and the error's text (6.2, 6.4)."""
-    for field, due in (("len", end.length), ("offset", end.offset)):
+    for field, due in (("len", end.length), ("offset", end.offset), ("speed", end.speed)):
         if due is not None and event.data.get(field) != due:
             raise JobsFinding(name, field, f"{field} {due}", f"{field} {event.data.get(field)}")
     if event.data.get("type") != "backup":
         raise JobsFinding(name, "type", "backup", repr(event.data.get("type")))
     error = event.data.get("error")
-    if end.error is not None and error != "Input/output error":
-        raise JobsFinding(name, "error", "Input/output error", repr(error))
+    if end.error not in (None, Reason.JOB_CANCELLED) and error != _TEXTS[end.error]:
+        raise JobsFinding(name, "error", _TEXTS[end.error], repr(error))
 
 
 # --- state ---------------------------------------------------------------------------------
@@ -139,21 +171,33 @@ def check_progress(name: str, end: JobEnd, event: Event) -> None:
 def check_nodes(name: str, expected: Expectation, observed: Observation) -> None:
     """Every field of every bitmap of every node (design 3, check 3)."""
     bitmaps = observed.bitmaps or {}
-    if observed.other_nodes or set(bitmaps) != set(expected.bitmaps):
+    if observed.other_nodes != expected.opened or set(bitmaps) != set(expected.bitmaps):
         raise FieldsFinding(
             name,
             "nodes",
-            f"nodes {sorted(expected.bitmaps)}",
+            f"nodes {sorted(expected.bitmaps)}, also {sorted(expected.opened)}",
             f"nodes {sorted(bitmaps)}, also {sorted(observed.other_nodes)}",
         )
     for node, size in expected.sizes.items():
         came = (observed.sizes or {}).get(node)
         if came != size:
             raise FieldsFinding(name, "size", f"{node}: {size} bytes", f"{node}: {came} bytes")
-    if observed.anonymous:
-        raise FieldsFinding(name, "anonymous bitmap", "none", repr(observed.anonymous))
+    nameless = sorted(anonymous(*each) for each in observed.anonymous)
+    if nameless != list(expected.anonymous):
+        raise FieldsFinding(
+            name, "anonymous bitmap", repr(list(expected.anonymous)), repr(nameless)
+        )
     for node, due in expected.bitmaps.items():
         check_bitmaps(name, node, due, bitmaps[node])
+
+
+def anonymous(node: str, entry: Mapping[str, Any]) -> Anonymous:
+    """A bitmap without a name; one that is busy or persistent belongs to no job."""
+    recording = bool(entry["recording"])
+    where = "#" if node.startswith("#") else node
+    if entry["busy"] or entry["persistent"]:
+        where = f"{where}, busy or persistent"
+    return Anonymous(where, entry["granularity"], entry["count"], recording)
 
 
 def check_bitmaps(
@@ -196,8 +240,25 @@ def check_digests(name: str, expected: Expectation, observed: Observation) -> No
             )
 
 
-def check_jobs(name: str, jobs: Iterable[Mapping[str, object]]) -> None:
-    """No job is left when every job ran to its end."""
-    left = list(jobs)
-    if left:
-        raise JobsFinding(name, f"left {left[0].get('status')}", "no job", repr(left))
+def check_jobs(
+    name: str, alive: Mapping[str, JobState], observed: Iterable[Mapping[str, Any]]
+) -> None:
+    """Which jobs there are, their status and progress (semantics 6.2, 6.4)."""
+    jobs = {job["id"]: job for job in observed}
+    if set(jobs) != set(alive):
+        missing = sorted(set(alive) - set(jobs))
+        aspect = "missing" if missing else f"left {next(iter(jobs.values()))['status']}"
+        raise JobsFinding(name, aspect, f"jobs {sorted(alive)}", repr(list(jobs.values())))
+    for job_id, due in alive.items():
+        came = jobs[job_id]
+        error = None if due.error is None else _TEXTS[due.error]
+        for field, wanted, seen in (
+            ("status", due.status, came["status"]),
+            ("total-progress", due.length, came["total-progress"]),
+            ("current-progress", due.offset, came["current-progress"]),
+            ("error", error, came.get("error")),
+            ("type", "backup", came["type"]),
+        ):
+            exact = wanted is not None or field == "error"
+            if exact and wanted != seen:
+                raise JobsFinding(name, field, f"{job_id}: {field} {wanted}", f"{seen}")

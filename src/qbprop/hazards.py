@@ -20,8 +20,11 @@ from qbprop_model.operations import (
     DriveBackup,
     Operation,
     Transaction,
+    Write,
     WriteCompressed,
+    WriteZeroes,
 )
+from qbprop_model.ranges import within
 from qbprop_model.world import World
 
 
@@ -55,6 +58,7 @@ COMPRESSED_REUSE = Hazard(
     frozenset(KINDS) - {"count", "dirty-set", "fields", "hang"},
     lasting=True,
 )
+HELD_COPY = Hazard("a copy before a write beside a limited job", frozenset({"hang"}), lasting=True)
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -65,6 +69,7 @@ HAZARDS = (
     FILTER_BACKUP,
     TWO_BACKUPS,
     COMPRESSED_REUSE,
+    HELD_COPY,
 )
 
 
@@ -100,14 +105,36 @@ class Hazards:
         actions = operation.actions if isinstance(operation, Transaction) else (operation,)
         if isinstance(operation, Transaction) and expected.refusal is not None:
             yield from _undone(operation, expected, before)
-        elif len(_sources(actions, before)) > len(set(_sources(actions, before))):
+        elif _crowded(_sources(actions, before), before):
             yield TWO_BACKUPS
+        if isinstance(operation, Write | WriteZeroes) and _copies_small(operation, before):
+            yield HELD_COPY
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE
         if isinstance(operation, WriteCompressed):
             node = before.nodes.get(before.roots.get(operation.node, operation.node))
             if node is not None and node.image in self._freed:
                 yield COMPRESSED_REUSE
+
+
+def _crowded(sources: Sequence[str], before: World) -> bool:
+    """Whether a disk gets a second backup while it has one."""
+    busy = [job.node for job in before.jobs.values() if job.active]
+    return any(source in busy for source in sources) or len(sources) > len(set(sources))
+
+
+def _copies_small(operation: Write | WriteZeroes, before: World) -> bool:
+    """Whether a guest's write has a limited job's disk of small clusters copied before it."""
+    reached = before.nodes.get(before.roots.get(operation.node, operation.node))
+    if reached is None or not 512 <= before.images[reached.image].cluster_size < 4096:
+        return False
+    return any(
+        job.active
+        and job.speed
+        and before.nodes[job.node].image == reached.image
+        and within(job.left, *before.rules.intercepted(job, operation.offset, operation.length))
+        for job in before.jobs.values()
+    )
 
 
 def _sources(actions: Sequence[Operation], before: World) -> list[str]:

@@ -46,6 +46,16 @@ def step_name(operation: Operation, expected: Expectation) -> str:
     return name
 
 
+def rests(expected: Expectation) -> dict[str, str]:
+    """The status in which each job that moves in a step comes to rest."""
+    found = {}
+    for job, words in expected.words.items():
+        statuses = [word for word in words if word.islower() and word.isalpha()]
+        if statuses:
+            found[job] = statuses[-1]
+    return found
+
+
 def cause_of_death(died: QemuDied) -> str:
     """The failed assertion or the signal, free of paths, line numbers and versions."""
     found = re.search(r"(\w+): Assertion `(.*)' failed", died.stderr)
@@ -123,7 +133,8 @@ class Session:
         full = self.driver.timeout
         self.driver.timeout = self.patience(self._hazards.explains(HangFinding.kind))
         try:
-            observed = self.observed = self.driver.perform(operation, expected.digests)
+            observed = self.driver.perform(operation, expected.digests, rests(expected))
+            self.observed = observed
             check(name, expected, observed, self.driver.features)
             self._check_contents(name, expected)
         except QemuGone as gone:

@@ -3,10 +3,18 @@
 import json
 from pathlib import Path
 
+from qbprop.campaign.job_states import STATES
 from qbprop.campaign.progress import describe
 from qbprop.campaign.statistics import ALL_NAMES, Statistics
 from qbprop.campaign.summary import FindingRecord, QemuRecord, Summary
-from qbprop_model.operations import Abort, BitmapClear, Flush, Transaction
+from qbprop_model.operations import (
+    OPERATIONS,
+    Abort,
+    BitmapClear,
+    Flush,
+    Transaction,
+    operation_name,
+)
 
 
 def a_summary() -> Summary:
@@ -16,6 +24,8 @@ def a_summary() -> Summary:
     clear = BitmapClear(node="drive0", name="bitmap0")
     counts.step(Transaction(actions=(clear, clear, Abort())), refused=True)
     counts.reach.update([("merges", "rare"), ("merges", "often"), ("merges", "often")])
+    counts.job_states.update([("flush", "pending"), ("flush", "pending")])
+    counts.in_flight += 2
     counts.example_done(partial_backup=True, bitmaps=3)
     counts.example_done(partial_backup=False, bitmaps=0)
     found = FindingRecord(
@@ -42,6 +52,9 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
     summary.write(tmp_path)
     record = json.loads((tmp_path / "campaign.json").read_text())
     outcomes, operations = record.pop("outcomes"), record.pop("operations")
+    states = record.pop("job_states")
+    assert set(states) == {operation_name(cls) for cls in OPERATIONS}
+    assert states["flush"] == {state: 2 * (state == "pending") for state in STATES}
     assert record == {
         "qbprop": "1.0",
         "qemus": [{"version": "7.2.22", "path": "/usr/bin/qemu"}],
@@ -57,6 +70,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "partial_backup_examples": 1,
         "bitmaps_per_example": 1.5,
         "reach": {"merges": {"often": 2, "rare": 1}},
+        "steps_in_flight": 2,
         "findings": [
             {
                 "id": "a1",

@@ -506,28 +506,34 @@ class NaiveWorld:
         )
 
     def finish(self, *, grouped: bool) -> Answer:
-        ends = {}
+        failures = {}
         for job_id, job in self.jobs.items():
-            failed = None
             try:
                 for start in job.copy:
                     self.copy_cluster(job, start)
             except RefusedNaively as refused:
-                failed = refused.reason
-            image = self.files.images[job.target]
+                failures[job_id] = refused.reason
+        ends = {}
+        for job_id, job in self.jobs.items():
             done = len(job.copy) * job.cluster
-            if failed is not None:
-                if grouped and len(self.jobs) > 1:
-                    raise OpenOutcomeError("the other jobs of the group are cancelled")
+            image = self.files.images[job.target]
+            failed = failures.get(job_id)
+            if failed is None and failures and grouped and len(self.jobs) > 1:
+                failed = Reason.JOB_CANCELLED
+            partly = failed is not None and (bool(job.copy) or job_id in failures)
+            if partly:
                 if job.bitmap is not None and job.mode == "always":
                     raise OpenOutcomeError("what was copied before the failure")
                 image.vague = True
                 image.kinds = ["maybe"] * len(image.kinds)
                 image.doubtful = set(range(len(image.own) // image.cluster))
-                ends[job_id] = JobEnd(None, None, error=failed)
-            else:
-                ends[job_id] = JobEnd(done, done)
+            elif failed is None:
                 image.vague = image.vague and done < image.size
+            ends[job_id] = JobEnd(
+                None if job_id in failures else done,
+                None if partly else done,
+                error=failed,
+            )
             if job.bitmap is not None:
                 bitmap = self.nodes[job.node].bitmaps[job.bitmap]
                 bitmap.thaw(job.mode, failed=failed is not None)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from qbprop.qemu.monitor import Command
-from qbprop.qemu.plan import plan
+from qbprop.qemu.plan import DRAIN, plan
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
@@ -17,6 +17,8 @@ from qbprop.qemu.primitives import (
     Primitive,
     Program,
     ReattachGuest,
+    ReleaseGuest,
+    UntilConcluded,
     resolve,
 )
 from qbprop_model import operations as op
@@ -55,6 +57,13 @@ EVERY = [
     op.DriveBackup(node="drive0", target="target0", sync="full"),
     op.BlockdevBackup(node="drive0", target="target0", sync="full"),
     op.Transaction(),
+    op.JobSetSpeed(job="job0", speed=1),
+    op.JobPause(job="job0"),
+    op.JobResume(job="job0", block=True),
+    op.JobCancel(job="job0", block=True, force=True),
+    op.JobComplete(job="job0"),
+    op.JobFinalize(job="job0"),
+    op.JobDismiss(job="job0"),
 ]
 
 
@@ -189,7 +198,7 @@ def test_a_drive_backup_awaits_its_job() -> None:
 
 
 def test_a_transaction_opens_each_target_once() -> None:
-    first = op.BlockdevBackup(node="drive0", target="target1", sync="full", job="job0")
+    first = op.BlockdevBackup(node="drive0", target="target1", sync="full", job="job1")
     second = op.BlockdevBackup(node="drive1", target="target1", sync="top", job="job1")
     made = plan(op.Transaction(actions=(first, second, op.Abort()), grouped=True))
     assert made == Plan(
@@ -203,7 +212,7 @@ def test_a_transaction_opens_each_target_once() -> None:
                             "device": "drive0",
                             "target": "target1",
                             "sync": "full",
-                            "job-id": "job0",
+                            "job-id": "job1",
                         },
                     },
                     {
@@ -230,11 +239,63 @@ def test_a_transaction_opens_each_target_once() -> None:
                         "file": {"driver": "file", "filename": "target1.img"},
                     },
                 ),
-                Command("blockdev-del", {"node-name": "target1"}),
+                UntilConcluded("job1", Command("blockdev-del", {"node-name": "target1"})),
+            ),
+            (
+                AttachGuest("target1", writable=False),
+                UntilConcluded("job1", ReleaseGuest("target1")),
             ),
         ),
         settle=(AwaitJobs(),),
     )
+
+
+def test_a_held_job_is_given_its_limits_and_its_disk_is_drained() -> None:
+    made = plan(
+        op.BlockdevBackup(
+            node="drive0",
+            target="target0",
+            sync="none",
+            speed=1,
+            max_workers=1,
+            max_chunk=65536,
+            auto_finalize=False,
+            auto_dismiss=False,
+            filter="filter0",
+            on_source_error="stop",
+        )
+    )
+    assert isinstance(made.main, Command)
+    assert made.main.arguments == {
+        "target": "target0",
+        "device": "drive0",
+        "sync": "none",
+        "job-id": "job0",
+        "speed": 1,
+        "x-perf": {"max-workers": 1, "max-chunk": 65536},
+        "auto-finalize": False,
+        "auto-dismiss": False,
+        "filter-node-name": "filter0",
+        "on-source-error": "stop",
+    }
+    assert made.settle == (AwaitJobs(), DRAIN)
+
+
+@pytest.mark.parametrize(
+    ("operation", "command"),
+    [
+        (op.JobPause(job="j"), Command("job-pause", {"id": "j"})),
+        (op.JobPause(job="j", block=True), Command("block-job-pause", {"device": "j"})),
+        (op.JobFinalize(job="j", block=True), Command("block-job-finalize", {"id": "j"})),
+        (
+            op.JobCancel(job="j", block=True, force=True),
+            Command("block-job-cancel", {"device": "j", "force": True}),
+        ),
+        (op.JobSetSpeed(job="j"), Command("block-job-set-speed", {"device": "j", "speed": 0})),
+    ],
+)
+def test_job_commands_in_both_forms(operation: op.Operation, command: Command) -> None:
+    assert plan(operation) == Plan(command, settle=(AwaitJobs(),))
 
 
 def test_formats_are_filled_in_wherever_they_stand() -> None:

@@ -47,7 +47,7 @@ def _followed(apply: Callable[[World, Operation], Expectation]) -> Any:
     def followed(world: World, operation: Operation) -> Expectation:
         try:
             return apply(world, operation)
-        except (KeyError, IndexError) as lost:
+        except (KeyError, IndexError, AssertionError, ValueError) as lost:
             raise InvalidOperationError("the wrong rule leads nowhere") from lost
 
     return followed

@@ -1,12 +1,14 @@
-"""Backup jobs, started and run to their end (semantics 6)."""
+"""Backups: what a start needs, and what it is refused for (semantics 6.1)."""
 
 from dataclasses import replace
 
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.expectation import JobEnd, Reason
-from qbprop_model.image import Alloc, Image, Refused
+from qbprop_model.effects.jobs import start_jobs
+from qbprop_model.expectation import Reason
+from qbprop_model.image import Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
+    FILTERS,
     TARGETS,
     Backup,
     BlockdevBackup,
@@ -14,6 +16,7 @@ from qbprop_model.operations import (
     InvalidOperationError,
     OpenOutcomeError,
 )
+from qbprop_model.ranges import total
 from qbprop_model.state import Node, Outcome, State
 
 COPY_LIMIT = 1 << 30
@@ -22,15 +25,15 @@ COPY_LIMIT = 1 << 30
 
 @effect.register
 def _(op: DriveBackup, world: State) -> Outcome:
-    start_backup(op, world)
-    return finish_jobs(world)
+    start_jobs(world, [start_backup(op, world)])
+    return Outcome()
 
 
 @effect.register
 def _(op: BlockdevBackup, world: State) -> Outcome:
     open_target(op, world)
-    start_backup(op, world)
-    return finish_jobs(world)
+    start_jobs(world, [start_backup(op, world)])
+    return Outcome()
 
 
 def open_target(op: BlockdevBackup, world: State) -> None:
@@ -39,6 +42,8 @@ def open_target(op: BlockdevBackup, world: State) -> None:
         raise InvalidOperationError(f"there is no target {op.target}")
     if op.target not in world.images:
         raise Refused(Reason.NO_SUCH_FILE)
+    if op.target in world.opened:
+        raise Refused(Reason.NODE_NAME_TAKEN, op.target)
     lock_target(op.target, world)
     world.opened |= {op.target}
 
@@ -50,7 +55,7 @@ def lock_target(target: str, world: State, *, anew: bool = False) -> None:
     file may meet; what they make of it is open.
     """
     writable = {node.image for node in world.nodes.values()} | world.opened
-    writable |= {job.target for job in world.jobs.values()}
+    writable |= {job.target for job in world.jobs.values() if job.active}
     chain = [target] if anew else world.chain_names(target)
     read = {name for image in writable for name in world.chain_names(image)[1:]}
     clashes = ({target} & (read | writable)) | writable.intersection(chain[1:])
@@ -60,14 +65,14 @@ def lock_target(target: str, world: State, *, anew: bool = False) -> None:
         raise Refused(Reason.IMAGE_LOCKED)
 
 
-def start_backup(op: Backup, world: State) -> None:
-    """Start a job, or refuse in the order in which QEMU looks (semantics 6.1)."""
+def start_backup(op: Backup, world: State) -> str:
+    """Make a job, or refuse in the order in which QEMU looks (semantics 6.1); its id."""
     rules = world.rules
     name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
     sync = op.sync
     if isinstance(op, DriveBackup):
         if node.filters is not None:
-            raise Refused(Reason.NODE_BUSY, op.node)
+            raise Refused(Reason.NODE_BUSY, node.drive or name)
         if sync == "top" and world.images[node.image].backing is None:
             sync = "full"
         prepare_file(op, node, world)
@@ -77,36 +82,61 @@ def start_backup(op: Backup, world: State) -> None:
     if op.compress and target.format == "raw":
         raise Refused(Reason.COMPRESS_UNSUPPORTED)
     if node.filters is not None:
-        raise Refused(Reason.NODE_BUSY, op.node)
-    if any(job.target == op.target for job in world.jobs.values()):
+        raise Refused(Reason.NODE_BUSY, node.drive or name)
+    if any(job.target == op.target for job in world.jobs.values() if job.active):
         raise Refused(Reason.NODE_BUSY, op.target)
+    if op.max_workers == 0:
+        raise Refused(Reason.WORKERS_OUT_OF_RANGE)
     if target.size != world.size(node):
         raise Refused(Reason.BACKUP_SIZES_DIFFER)
-    if sync == "none":
-        raise InvalidOperationError("a backup with sync none does not end by itself")
-    job_id = choose_id(op, name, world)
-    source = world.chain(node.image)
     cluster = rules.job_cluster(target)
-    copy = rules.copy_set(sync, cluster, source, found)
-    if sum(end - start for start, end in copy) > COPY_LIMIT:
+    if op.filter is not None:
+        check_filter(op.filter, world)
+    if op.max_chunk and op.max_chunk < cluster:
+        raise Refused(Reason.CHUNK_TOO_SMALL, str(cluster))
+    job_id = choose_id(op, name, world)
+    serial = op.max_workers == 1 and op.max_chunk is not None and op.max_chunk // cluster == 1
+    if op.speed > 1 or (op.speed and not serial):
+        raise OpenOutcomeError("how far the job gets at that speed")
+    if op.speed and sync == "top":
+        raise OpenOutcomeError("how far the job is with looking for allocated clusters")
+    source = world.chain(node.image)
+    copied = rules.copy_set(sync, cluster, source, found)
+    if sync != "none" and total(copied) > COPY_LIMIT:
         raise InvalidOperationError(f"a backup of more than {COPY_LIMIT} bytes is not followed")
+    filter_name = op.filter or f"#filter of {job_id}"
     world.jobs[job_id] = Job(
         node=name,
         target=op.target,
         cluster=cluster,
-        copy=copy,
+        copy=copied,
         source=source,
         point_in_time=rules.view(source),
         bitmap=op.bitmap,
         bitmap_mode=op.bitmap_mode or "on-success",
         compress=op.compress,
         detects_zeroes=isinstance(op, DriveBackup),
+        filter=filter_name,
+        endless=sync == "none",
+        on_node=isinstance(op, BlockdevBackup),
+        speed=op.speed,
+        serial=serial,
+        auto_finalize=op.auto_finalize,
+        auto_dismiss=op.auto_dismiss,
+        left=copied,
     )
     if found is not None and op.bitmap is not None:
         world.put_bitmap(name, op.bitmap, rules.freeze(found))
-    if node.drive is not None and world.roots[node.drive] == name:
-        world.nodes[f"{name} filter"] = Node(node.image, node.drive, filters=name)
-        world.roots[node.drive] = f"{name} filter"
+    world.put_filter(filter_name, name)
+    return job_id
+
+
+def check_filter(name: str, world: State) -> None:
+    """The filter's name must be one of its slots, and free."""
+    if name not in FILTERS:
+        raise InvalidOperationError(f"there is no filter {name}")
+    if name in world.nodes:
+        raise Refused(Reason.NODE_NAME_TAKEN, name)
 
 
 def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
@@ -146,45 +176,3 @@ def choose_id(op: Backup, node: str, world: State) -> str:
     if job_id in world.jobs:
         raise Refused(Reason.JOB_ID_TAKEN, job_id)
     return job_id
-
-
-def finish_jobs(world: State, *, grouped: bool = False) -> Outcome:
-    """Every job runs to its end; none is held, so guests see only the end (6.3)."""
-    ends = {job_id: finish(job, world) for job_id, job in world.jobs.items()}
-    if grouped and len(ends) > 1 and any(end.error is not None for end in ends.values()):
-        raise OpenOutcomeError("what the other jobs of a failed group have copied by then")
-    contents = tuple(job.target for job in world.jobs.values())
-    world.jobs = {}
-    world.opened = frozenset()
-    for name in [name for name, node in world.nodes.items() if node.filters is not None]:
-        node = world.nodes.pop(name)
-        if node.drive is not None and node.filters is not None:
-            world.roots[node.drive] = node.filters
-    return Outcome(jobs=ends, contents=contents)
-
-
-def finish(job: Job, world: State) -> JobEnd:
-    """One job's end: its target, its bitmap, its progress."""
-    length = sum(end - start for start, end in job.copy)
-    end = JobEnd(length=length, offset=length)
-    try:
-        world.images[job.target] = world.rules.transfer(job, world.chain(job.target))
-        if length >= job.point_in_time.size:
-            world.vague -= {job.target}
-    except Refused as refused:
-        if job.bitmap is not None and job.bitmap_mode == "always":
-            raise OpenOutcomeError("what a failing job has copied by then") from None
-        world.images[job.target] = blur(world.images[job.target])
-        world.vague |= {job.target}
-        end = JobEnd(length=None, offset=None, error=refused.refusal.reason)
-    if job.bitmap is not None:
-        bitmap = world.nodes[job.node].bitmaps[job.bitmap]
-        thawed = world.rules.thaw(bitmap, job.bitmap_mode, failed=end.error is not None)
-        world.put_bitmap(job.node, job.bitmap, thawed)
-    return end
-
-
-def blur(image: Image) -> Image:
-    """Of a target whose job failed each cluster is old or new."""
-    capacity = image.alloc.size
-    return replace(image, alloc=image.alloc.assign(0, capacity, Alloc.DATA_OR_ZERO))

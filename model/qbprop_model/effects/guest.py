@@ -4,11 +4,14 @@ from dataclasses import replace
 
 from qbprop_model.data import SECTOR, all_zero
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.expectation import Reason
+from qbprop_model.effects.jobs import copy_before
+from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.image import Cell, Chain, Image, Refused
 from qbprop_model.operations import (
     Discard,
     Flush,
+    InvalidOperationError,
+    OpenOutcomeError,
     Read,
     Resize,
     Write,
@@ -20,12 +23,27 @@ from qbprop_model.state import Node, Outcome, State
 Request = Read | Write | WriteCompressed | WriteZeroes | Discard
 
 
+def _disk(reference: str, world: State) -> tuple[str, Node]:
+    """The disk that a guest means: jobs put their filters between the two (10.2)."""
+    name, node = world.resolve(reference, Reason.GUEST_NOT_FOUND)
+    return (name, node) if node.filters is None else (node.filters, world.nodes[node.filters])
+
+
 def _reached(op: Request, world: State) -> tuple[str, Node, Chain]:
-    """The node that a request gets to; past its end nothing gets there (1.2)."""
-    name, node = world.resolve(op.node, Reason.GUEST_NOT_FOUND)
+    """The disk that a request gets to; past its end nothing gets there (1.2)."""
+    name, node = _disk(op.node, world)
     if op.offset + op.length > world.size(node):
         raise Refused(Reason.PAST_END)
     return name, node, world.chain(node.image)
+
+
+def _touch(world: State, name: str, op: Request) -> None:
+    """Set the bits of a node for the whole range."""
+    node = world.nodes[name]
+    bitmaps = {
+        key: world.rules.touch(bitmap, op.offset, op.length) for key, bitmap in node.bitmaps.items()
+    }
+    world.nodes[name] = replace(node, bitmaps=bitmaps)
 
 
 def detected(op: Write | WriteCompressed, node: Node) -> bool:
@@ -34,24 +52,30 @@ def detected(op: Write | WriteCompressed, node: Node) -> bool:
 
 
 def _store(world: State, name: str, image: Image | None, op: Request) -> None:
-    """Put the written image back and set the bits of the whole range."""
-    node = world.nodes[name]
+    """Put the written image back; set bits of the disk and of all filters above it."""
     if image is not None:
-        world.images[node.image] = image
-    bitmaps = {
-        key: world.rules.touch(bitmap, op.offset, op.length) for key, bitmap in node.bitmaps.items()
-    }
-    world.nodes[name] = replace(node, bitmaps=bitmaps)
+        world.images[world.nodes[name].image] = image
+    for each in (*world.filters(name), name):
+        _touch(world, each, op)
 
 
 @effect.register
 def _(op: Read, world: State) -> Outcome:
-    _, _, chain = _reached(op, world)
+    if op.node in world.opened:
+        chain = world.chain(op.node)
+        if op.offset + op.length > chain[0].size:
+            raise Refused(Reason.PAST_END)
+        if world.contents(op.node) is None:
+            raise OpenOutcomeError("the bytes of the target are open")
+    else:
+        _, _, chain = _reached(op, world)
     return Outcome(data=world.rules.view_range(chain, op.offset, op.length))
 
 
 @effect.register
 def _(op: Flush, world: State) -> Outcome:
+    if op.node in world.opened:
+        raise InvalidOperationError("guests only read targets")
     world.resolve(op.node, Reason.GUEST_NOT_FOUND)
     return Outcome()
 
@@ -59,6 +83,7 @@ def _(op: Flush, world: State) -> Outcome:
 @effect.register
 def _(op: Write, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
+    copy_before(world, name, op.offset, op.length)
     if detected(op, node):
         unmap = node.detect_zeroes == "unmap"
         image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
@@ -71,10 +96,15 @@ def _(op: Write, world: State) -> Outcome:
 
 @effect.register
 def _(op: WriteCompressed, world: State) -> Outcome:
-    world.resolve(op.node, Reason.GUEST_NOT_FOUND)
+    reached, entered = world.resolve(op.node, Reason.GUEST_NOT_FOUND)
+    if entered.filters is None and world.filters(reached):
+        raise Refused(Reason.PERMISSION_DENIED, reached)
     if op.offset % SECTOR or op.length % SECTOR:
         raise Refused(Reason.NOT_SECTOR_ALIGNED)
     name, node, chain = _reached(op, world)
+    if entered.filters is not None:
+        _touch(world, reached, op)
+        return Outcome(refusal=Refusal(Reason.NOT_SUPPORTED))
     rules, step = world.rules, world.step
     try:
         if detected(op, node):
@@ -91,8 +121,11 @@ def _(op: WriteCompressed, world: State) -> Outcome:
 
 @effect.register
 def _(op: WriteZeroes, world: State) -> Outcome:
-    name, _, chain = _reached(op, world)
-    image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=op.unmap)
+    name, node, chain = _reached(op, world)
+    if op.length:
+        copy_before(world, name, op.offset, op.length)
+    unmap = op.unmap and (node.discard or not world.filters(name))
+    image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     _store(world, name, image, op)
     return Outcome()
 
@@ -100,7 +133,7 @@ def _(op: WriteZeroes, world: State) -> Outcome:
 @effect.register
 def _(op: Discard, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
-    if node.discard:
+    if node.discard and not world.filters(name):
         _store(world, name, world.rules.discard(chain, op.offset, op.length, world.step), op)
     return Outcome()
 
@@ -108,6 +141,12 @@ def _(op: Discard, world: State) -> Outcome:
 @effect.register
 def _(op: Resize, world: State) -> Outcome:
     name, node = world.resolve(op.node, Reason.RESIZE_NOT_FOUND)
+    if node.filters is not None:
+        raise Refused(Reason.DEVICE_IN_USE, op.node if op.node == node.drive else "")
+    if any(job.active and job.node == name and job.backs_target for job in world.jobs.values()):
+        raise Refused(Reason.DEVICE_IN_USE, name)
+    if world.filters(name):
+        raise Refused(Reason.PERMISSION_DENIED, name)
     image = world.rules.resize(world.chain(node.image), op.size, world.step)
     world.images[node.image] = image
     bitmaps = {

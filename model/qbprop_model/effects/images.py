@@ -63,9 +63,17 @@ def _check_backing(image: str, backing: str | None, world: State) -> None:
         raise InvalidOperationError(f"{backing} cannot back {image}")
 
 
+def _check_closed(op: CreateImage | RebaseImage, world: State) -> None:
+    """No job may have the image or its new backing file open."""
+    for name in (op.image, op.backing):
+        if name is not None and world.in_use(name):
+            raise InvalidOperationError(f"{name} is open")
+
+
 @effect.register
 def _(op: CreateImage, world: State) -> Outcome:
     _check_backing(op.image, op.backing, world)
+    _check_closed(op, world)
     if op.layer.data:
         raise InvalidOperationError("a target is created empty")
     try:
@@ -84,5 +92,6 @@ def _(op: RebaseImage, world: State) -> Outcome:
     image = world.images.get(op.image)
     if image is None:
         raise Refused(Reason.NO_SUCH_FILE)
+    _check_closed(op, world)
     world.images[op.image] = world.rules.rebase(image, op.backing)
     return Outcome(contents=(op.image,))

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from qbprop_model.effects.backups import finish_jobs, open_target, start_backup
+from qbprop_model.effects.backups import open_target, start_backup
 from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
 from qbprop_model.effects.dispatch import effect
+from qbprop_model.effects.jobs import start_jobs
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Refused
 from qbprop_model.operations import (
@@ -22,9 +23,12 @@ from qbprop_model.state import Outcome, State
 
 @effect.register
 def _(op: Transaction, world: State) -> Outcome:
+    opened: set[str] = set()
+    before = tuple(world.jobs)
     for action in op.actions:
-        if isinstance(action, BlockdevBackup) and action.target not in world.opened:
+        if isinstance(action, BlockdevBackup) and action.target not in opened:
             open_target(action, world)
+            opened.add(action.target)
     for action in op.actions:
         if isinstance(action, BitmapAdd):
             check_arguments(action)
@@ -36,7 +40,8 @@ def _(op: Transaction, world: State) -> Outcome:
             refused.refusal = replace(refused.refusal, action=name, position=position)
             raise
     finish_removes(world)
-    return finish_jobs(world, grouped=op.grouped)
+    start_jobs(world, [job for job in world.jobs if job not in before], grouped=op.grouped)
+    return Outcome()
 
 
 def _act(action: Action, world: State, *, grouped: bool) -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qbprop.campaign.duration import show_duration
+from qbprop.campaign.job_states import STATES, UNREACHABLE
 from qbprop.campaign.statistics import ALL_NAMES
 from qbprop.campaign.summary import FindingRecord, Summary
 
@@ -15,6 +16,7 @@ from qbprop.campaign.summary import FindingRecord, Summary
 def show_result(console: Console, summary: Summary, out: Path) -> None:
     """Print what was exercised, what was found, and where it is."""
     console.print(_outcomes(summary))
+    console.print(_job_states(summary))
     for line in _figures(summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for finding in summary.findings:
@@ -33,6 +35,20 @@ def _outcomes(summary: Summary) -> Table:
     return table
 
 
+def _job_states(summary: Summary) -> Table:
+    """Operation × state of the jobs it met; "." where no operation can get."""
+    table = Table(title="jobs that it met", title_justify="left", box=None, pad_edge=False)
+    table.add_column("operation", no_wrap=True)
+    for state in STATES:
+        table.add_column(state, justify="right", no_wrap=True)
+    for name, counts in summary.statistics.job_state_table().items():
+        cells = (
+            "." if (name, state) in UNREACHABLE else f"{count:,}" for state, count in counts.items()
+        )
+        table.add_row(Text(name), *cells)
+    return table
+
+
 def _figures(summary: Summary) -> Iterator[str]:
     counts = summary.statistics
     examples = max(counts.examples, 1)
@@ -48,6 +64,7 @@ def _figures(summary: Summary) -> Iterator[str]:
     )
     yield (
         f"{refused / max(counts.steps, 1):.0%} of the steps refused; "
+        f"{counts.in_flight / max(counts.steps, 1):.0%} with a job in flight; "
         f"{counts.bitmaps / examples:.1f} bitmaps per example; "
         f"{counts.partial_backups / examples:.0%} of the examples finished a backup from a "
         "bitmap that covered part of the disk"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import get_args
 
+from qbprop.campaign.job_states import OPERATION_NAMES, STATES
 from qbprop.session import Step
 from qbprop_model.operations import (
     OPERATIONS,
@@ -36,7 +37,9 @@ class Statistics:
     under ``transaction.NAME``, with the outcome of the transaction. ``partial_backups`` are
     the examples that finished a backup from a bitmap whose copy set is neither empty nor the
     whole disk; ``bitmaps`` adds up the bitmaps that examples had at most at one time.
-    ``reach`` counts what :mod:`~qbprop.campaign.reach` tells of the steps that succeeded.
+    ``reach`` counts what :mod:`~qbprop.campaign.reach` tells of the steps that succeeded;
+    ``in_flight`` the steps with a job in flight, and ``job_states`` the operations by the states
+    of the jobs that they met (:mod:`~qbprop.campaign.job_states`).
     """
 
     examples: int = 0
@@ -44,6 +47,8 @@ class Statistics:
     shrink_steps: int = 0
     partial_backups: int = 0
     bitmaps: int = 0
+    in_flight: int = 0
+    job_states: Counter[tuple[str, str]] = field(default_factory=Counter)
     succeeded: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     reach: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -61,6 +66,13 @@ class Statistics:
         self.examples += 1
         self.partial_backups += partial_backup
         self.bitmaps += bitmaps
+
+    def job_state_table(self) -> dict[str, dict[str, int]]:
+        """``job_states`` in order: operation, state, how often."""
+        return {
+            name: {state: self.job_states[name, state] for state in STATES}
+            for name in OPERATION_NAMES
+        }
 
     def reach_by_heading(self) -> dict[str, dict[str, int]]:
         """``reach`` in order: heading, what, how often; the most frequent first."""

@@ -92,6 +92,8 @@ class Summary:
             "partial_backup_examples": counts.partial_backups,
             "bitmaps_per_example": round(counts.bitmaps / max(counts.examples, 1), 2),
             "reach": counts.reach_by_heading(),
+            "steps_in_flight": counts.in_flight,
+            "job_states": counts.job_state_table(),
             "findings": [_finding(finding) for finding in self.findings],
         }
 

@@ -12,6 +12,7 @@ from statistics import median
 from typing import NoReturn
 
 from qbprop.campaign.book import Book
+from qbprop.campaign.job_states import in_flight, met
 from qbprop.campaign.reach import reached
 from qbprop.campaign.statistics import Statistics, is_partial_backup
 from qbprop.findings import Finding, HangFinding
@@ -20,6 +21,7 @@ from qbprop.lab import check_room
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.scratch import scratch_root
 from qbprop.session import Accepts, Session, Step
+from qbprop_model.jobs import Job
 from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.rules import Rules
 
@@ -88,6 +90,7 @@ class Watch:
         self._durations: deque[float] = deque(maxlen=1000)
         self._partial_backup = False
         self._bitmaps = 0
+        self._jobs: dict[str, Job] = {}
         self._in_example = False
         self._fruitless = 0
 
@@ -169,6 +172,7 @@ class Watch:
         if self._in_example:
             self.statistics.example_done(partial_backup=self._partial_backup, bitmaps=self._bitmaps)
         self._in_example, self._partial_backup, self._bitmaps = False, False, 0
+        self._jobs = {}
 
     def step_agreed(self, step: Step, session: Session, seconds: float) -> None:
         """Called after each step that showed no disagreement."""
@@ -178,6 +182,10 @@ class Watch:
             return
         refused = step.observed.refused is not None
         self.statistics.step(step.operation, refused=refused)
+        jobs = session.world.jobs
+        self.statistics.in_flight += in_flight(self._jobs, jobs)
+        self.statistics.job_states.update(met(step.operation, self._jobs))
+        self._jobs = dict(jobs)
         if not refused:
             self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())

@@ -10,8 +10,18 @@ from collections.abc import Iterable
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from qbprop.machine import backups, bitmaps, guest, refusals, start, topology, transactions
+from qbprop.machine import (
+    backups,
+    bitmaps,
+    guest,
+    jobs,
+    refusals,
+    start,
+    topology,
+    transactions,
+)
 from qbprop.machine.core import MachineBase, drawn, going_on, step_rule
+from qbprop.machine.draws import present
 from qbprop_model.operations import NODES, Operation
 
 __all__ = ["BlockMachine", "drawn", "step_rule"]
@@ -31,7 +41,7 @@ class BlockMachine(MachineBase):
         self.deep = self.thorough or depth == 0
         self.perform(ops)
 
-    @precondition(lambda self: going_on(self) and len(self.world.nodes) < len(NODES))
+    @precondition(lambda self: going_on(self) and len(present(self.world)) < len(NODES))
     @rule(op=drawn(topology.add_disk))
     def add_disk(self, op: Operation) -> None:
         """One more disk."""
@@ -65,6 +75,24 @@ class BlockMachine(MachineBase):
     @rule(ops=drawn(backups.incremental))
     def incremental(self, ops: Iterable[Operation]) -> None:
         """The next link of a chain of incremental backups."""
+        self.perform(ops)
+
+    @precondition(lambda self: going_on(self) and bool(self.world.jobs))
+    @rule(ops=drawn(jobs.commands))
+    def job_commands(self, ops: Iterable[Operation]) -> None:
+        """Commands to jobs in flight."""
+        self.perform(ops)
+
+    @precondition(lambda self: going_on(self) and bool(jobs.active(self.world)))
+    @rule(ops=drawn(jobs.during))
+    def job_in_flight(self, ops: Iterable[Operation]) -> None:
+        """What happens beside a job."""
+        self.perform(ops)
+
+    @precondition(lambda self: going_on(self) and len(jobs.active(self.world)) < 3)
+    @rule(ops=drawn(jobs.start))
+    def job_start(self, ops: Iterable[Operation]) -> None:
+        """A job that stays in flight."""
         self.perform(ops)
 
     @step_rule

@@ -31,6 +31,7 @@ from qbprop_model.operations import (
     CreateImage,
     DriveBackup,
     Format,
+    InvalidOperationError,
     Layer,
     Operation,
     RebaseImage,
@@ -65,7 +66,7 @@ def create_image(draw: st.DrawFn, world: State, size: int | None = None) -> Crea
 
 def backing(draw: st.DrawFn, world: State, image: str, format_: str = "qcow2") -> str | None:
     """What may back a target: often nothing."""
-    earlier = [name for name in TARGETS[: TARGETS.index(image)] if name in world.images]
+    earlier = [name for name in _existing(world) if name < image]
     return pick(draw, [*earlier, None]) if format_ == "qcow2" else None
 
 
@@ -118,7 +119,8 @@ def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Ba
     used = {other.target for other in beside}
     taken = {other.bitmap for other in beside}
     free_bitmaps = {key: bitmap for key, bitmap in node.bitmaps.items() if key not in taken}
-    job = JOBS[min(len(beside), len(JOBS) - 1)]
+    jobs = [job_id for job_id in JOBS if job_id not in world.jobs] or list(JOBS)
+    job = jobs[min(len(beside), len(jobs) - 1)]
     given: dict[str, Any] = {
         "node": ref,
         "job": None if ref == node.drive and seldom(draw, 8) else job,
@@ -147,11 +149,12 @@ def into(draw: st.DrawFn, world: State, target: str, given: dict[str, Any]) -> B
 def _unused(world: State) -> list[str]:
     """The slots whose image, if there is one, backs no other."""
     backing = {image.backing for image in world.images.values()}
-    return [name for name in TARGETS if name not in backing]
+    free = [name for name in TARGETS if name not in backing]
+    return [name for name in free if not world.in_use(name)] or free
 
 
 def _existing(world: State) -> Iterator[str]:
-    return (name for name in TARGETS if name in world.images)
+    return (name for name in TARGETS if name in world.images and not world.in_use(name))
 
 
 def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -169,8 +172,11 @@ def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     write = Write(node=name, offset=offset, length=min(SECTOR, size - offset), stamp=0)
     create = create_image(draw, world, size)
     scratch = world.copy()
-    scratch.apply(write)
-    scratch.apply(create)
+    try:
+        scratch.apply(write)
+        scratch.apply(create)
+    except InvalidOperationError:  # every target is in use, or the write's outcome is open
+        return (write,)
     bitmap = pick(draw, partly_dirty(scratch.nodes[name].bitmaps))
     given = {"node": name, "sync": "incremental", "bitmap": bitmap}
     return (write, create, into(draw, scratch, create.image, given))

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from qbprop.findings import Finding
 from qbprop.hazards import Hazard
 from qbprop.machine.draws import COPY_LIMIT
+from qbprop.machine.jobs import endings
 from qbprop.session import Session
 from qbprop_model.expectation import Expectation
 from qbprop_model.operations import InvalidOperationError, Operation, Resize
@@ -98,6 +99,8 @@ class MachineBase(RuleBasedStateMachine):
     def accepts(self, expected: Expectation, provoked: Collection[Hazard]) -> bool:
         """Whether an operation is worth its price: what it copies, and what it provokes."""
         copied = sum(end.length or 0 for end in expected.jobs.values())
+        started = (job for job, words in expected.words.items() if words[:1] == ("created",))
+        copied += sum(expected.alive[job].length or 0 for job in started if job in expected.alive)
         return copied <= COPY_LIMIT and (self.daring or self.session.shunned.isdisjoint(provoked))
 
     def _guarded(self, action: Callable[[], object]) -> None:
@@ -131,5 +134,10 @@ class MachineBase(RuleBasedStateMachine):
         """The checks at the end of an example, unless it failed or met a known finding."""
         if self.over or self.failed or not self.session.trace:
             return
+        self.perform(endings(self.world))
+        if not self.world.jobs:
+            self._finish()
+
+    def _finish(self) -> None:
         deep = self.deep or any(isinstance(operation, Resize) for operation in self.session.trace)
         self._guarded(lambda: self.session.finish(thorough=deep))

@@ -192,7 +192,7 @@ def refused_image(draw: st.DrawFn, world: World) -> Operation:
 
 def refused_disk(draw: st.DrawFn, world: World) -> Operation:
     """A disk that cannot be made or opened."""
-    if len(world.nodes) == len(NODES):
+    if len(present(world)) == len(NODES):
         return refused_request(draw, world)
     good = add_disk(draw, world)
     if good.drive is None and seldom(draw, 2):

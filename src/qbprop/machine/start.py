@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from qbprop.machine import guest
+from qbprop.machine import guest, jobs
 from qbprop.machine.backups import create_image
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import pick, seldom
@@ -27,4 +27,6 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             add(bitmap_add(draw, scratch, disk.node))
         if seldom(draw, 2):
             add(create_image(draw, scratch, disk.layers[0].size))
-    return (*found, *guest.few(draw, scratch))
+    for operation in guest.few(draw, scratch):
+        add(operation)
+    return (*found, *jobs.start(draw, scratch)) if seldom(draw, 2) else tuple(found)

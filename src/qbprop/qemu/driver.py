@@ -4,8 +4,9 @@ A driver keeps one QEMU for many examples. `Driver.reset` brings it back to empt
 replaces it when that fails or when it died, hung or was left in an unknown state.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -21,7 +22,7 @@ from qbprop.qemu.images import Images
 from qbprop.qemu.monitor import Command, Error, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
-from qbprop.qemu.plan import plan, target_file
+from qbprop.qemu.plan import DRAIN, plan, target_file
 from qbprop.qemu.primitives import AwaitJobs, GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import (
@@ -122,20 +123,30 @@ class Driver:
     def timeout(self, seconds: float) -> None:
         self._timeout = self._process.monitor.timeout = self._images.timeout = seconds
 
-    def perform(self, operation: Operation, digests: Bitmaps = ()) -> Observation:
+    def perform(
+        self,
+        operation: Operation,
+        digests: Bitmaps = (),
+        rests: Mapping[str, str] | None = None,
+    ) -> Observation:
         """Perform ``operation`` and observe what followed, as far as it can have followed.
 
         The SHA-256 of each bitmap in ``digests`` is asked for. The state of the nodes is, but
-        after what never reaches them; that of the jobs, where there was one. Raises the gone
-        exceptions; then `reset` comes next.
+        after what never reaches them; that of the jobs, where there are any. ``rests``: the
+        status in which each job that the operation moves comes to rest; without it, gone.
+        Raises the gone exceptions; then `reset` comes next.
         """
         with self._tainting():
             planned = plan(operation)
+            if rests and AwaitJobs() not in planned.settle:
+                # What a guest does may leave a job nothing to do; it notices when it is drained.
+                planned = replace(planned, settle=(*planned.settle, DRAIN, AwaitJobs()))
             queries = [digest_query(node, name) for node, name in digests]
             nodes = not _reaches_no_node(operation)
             queries += [NODES_QUERY] if nodes else []
-            queries += [JOBS_QUERY] if AwaitJobs() in planned.settle else []
-            outcome = self._performer.perform(planned, queries)
+            jobs = AwaitJobs() in planned.settle or (nodes and self._performer.jobs)
+            queries += [JOBS_QUERY] if jobs else []
+            outcome = self._performer.perform(planned, queries, rests)
             if isinstance(operation, AddDisk) and outcome.refused is None:
                 self._disks[operation.node] = operation.drive
             return self._observation(outcome, digests, queries)
@@ -244,7 +255,7 @@ class Driver:
     ) -> Observation:
         replies = outcome.replies
         answers = {query.name: reply for query, reply in zip(queries, replies, strict=True)}
-        nodes, jobs = answers.get(NODES_QUERY.name), answers.get(JOBS_QUERY.name, ())
+        nodes, jobs = answers.get(NODES_QUERY.name), answers.get(JOBS_QUERY.name)
         unanswered = [refusal(reply) for reply in (nodes, jobs) if isinstance(reply, Error)]
         state = None if nodes is None or unanswered else state_of(nodes)
         return Observation(
@@ -256,7 +267,7 @@ class Driver:
             sizes=state.sizes if state else {},
             other_nodes=state.other_nodes if state else (),
             digests=digests_of(digests, replies[: len(digests)]),
-            jobs=() if unanswered else tuple(accepted(jobs)),
+            jobs=None if jobs is None else () if unanswered else tuple(accepted(jobs)),
             stderr=self._process.stderr_text(),
             aftermath=(*outcome.aftermath, *unanswered),
             exchange=tuple(outcome.exchange),
@@ -266,6 +277,7 @@ class Driver:
         """Close all that is known to be open; whether QEMU is empty then."""
         monitor = self._process.monitor
         try:
+            self._performer.end_jobs()
             self._guest.detach_all()
         except RequestRefused:
             return False

@@ -48,6 +48,9 @@ class GuestIo(Protocol):
     def reattach(self, name: str) -> None:
         """Undo `detach`. Raises RequestRefused."""
 
+    def release(self, name: str) -> None:
+        """Undo `attach` of the node called ``name``. Raises RequestRefused."""
+
     def detach_all(self) -> None:
         """Take the access to every disk away, and forget their names. Raises RequestRefused."""
 

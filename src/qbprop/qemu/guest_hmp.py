@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qbprop.qemu.graph import CONFLICT, topmost
 from qbprop.qemu.guest import RANGE_LIMIT, TRANSFER_LIMIT, Source, pieces
 from qbprop.qemu.monitor import Command, Error
 from qbprop.qemu.observation import Refused, RequestRefused
@@ -62,6 +63,9 @@ class HmpGuest:
     def reattach(self, name: str) -> None:
         """Nothing to do."""
 
+    def release(self, name: str) -> None:
+        """Nothing to do."""
+
     def detach_all(self) -> None:
         """Nothing to do."""
 
@@ -74,7 +78,7 @@ class HmpGuest:
         read: list[Bytes] = []
         for offset, length in pieces(request.offset, request.length, limit):
             line = words(request, offset, length, self._source(request, offset, length))
-            output = self.command(request.node, line, report(request, offset, length))
+            output = self._through_filters(request.node, line, report(request, offset, length))
             if request.kind == "read":
                 read.append(_dumped(output))
         return np.concatenate(read[::-1]) if read else None
@@ -82,6 +86,15 @@ class HmpGuest:
     def source(self, name: str) -> Source:
         """A disk's bytes. Outside what was written, only the first SCAN_LIMIT are looked at."""
         return _HmpSource(self, name, self._size(name))
+
+    def _through_filters(self, node: str, what: str, reported: str) -> str:
+        """As `command`; a job's filter takes what the disk below it may not take from others."""
+        try:
+            return self.command(node, what, reported)
+        except RequestRefused as request:
+            if not request.refused.text.startswith(CONFLICT) or what.startswith("write -c"):
+                raise
+        return self.command(topmost(self._process.monitor, node), what, reported)
 
     def command(self, node: str, what: str, reported: str | None) -> str:
         """The new standard output, which must report success if ``reported`` is given."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbd
 import numpy as np
 
+from qbprop.qemu.graph import CONFLICT, topmost
 from qbprop.qemu.guest import RANGE_LIMIT, TRANSFER_LIMIT, Source, pieces
 from qbprop.qemu.guest_hmp import HmpGuest
 from qbprop.qemu.monitor import Command, Event, QemuSilent
@@ -171,6 +172,12 @@ class NbdGuest:
         """Delete a disk's export and wait until it is gone."""
         self._delete([self._nodes[name]] if name in self._nodes else [])
 
+    def release(self, name: str) -> None:
+        """Delete a node's export, and forget the node."""
+        self.detach(name)
+        self._nodes.pop(name, None)
+        self._read_only.discard(name)
+
     def detach_all(self) -> None:
         """Delete all exports and wait until they are gone."""
         self._delete(list(self._exports))
@@ -209,9 +216,15 @@ class NbdGuest:
             "name": node,
             "writable": node not in self._read_only,
         }
-        commands.append(Command("block-export-add", options))
         self._execute(commands)
         self._started = True
+        try:
+            self._execute([Command("block-export-add", options)])
+        except RequestRefused as request:
+            if not request.refused.text.startswith(CONFLICT):
+                raise
+            filtered = options | {"node-name": topmost(self._process.monitor, node)}
+            self._execute([Command("block-export-add", filtered)])
         self._exports[node] = identifier
 
     def _delete(self, nodes: Sequence[str]) -> None:

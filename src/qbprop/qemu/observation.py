@@ -72,9 +72,9 @@ class Observation:
     events but those of the transport, in order. ``bitmaps``: the named bitmaps of every disk
     by node name, None when not queried. ``anonymous``: (node, entry) of each bitmap without a
     name. ``sizes``: bytes of every disk. ``other_nodes``: nodes named by us that are no disk.
-    ``digests``: what was asked for. ``jobs``: what ``query-jobs`` lists. ``stderr``: what QEMU
-    wrote to standard error. ``aftermath``: refusals of steps after the operation itself, where
-    none is legitimate. ``exchange``: what was sent, with its answers.
+    ``digests``: what was asked for. ``jobs``: what ``query-jobs`` lists, None when not asked.
+    ``stderr``: what QEMU wrote to standard error. ``aftermath``: refusals of steps after the
+    operation itself, where none is legitimate. ``exchange``: what was sent, with its answers.
     """
 
     refused: Refused | None = None
@@ -85,7 +85,7 @@ class Observation:
     sizes: Mapping[str, int] = field(default_factory=dict)
     other_nodes: tuple[str, ...] = ()
     digests: Mapping[tuple[str, str], str | Refused] = field(default_factory=dict)
-    jobs: tuple[Mapping[str, Any], ...] = ()
+    jobs: tuple[Mapping[str, Any], ...] | None = None
     stderr: str = ""
     aftermath: tuple[Refused, ...] = ()
     exchange: tuple[Exchange, ...] = ()

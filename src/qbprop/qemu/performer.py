@@ -1,12 +1,12 @@
 """Plans carried out: each primitive step sent where it belongs, and its answer kept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.images import Images
-from qbprop.qemu.monitor import Command, Error, Event, Monitor, Reply
+from qbprop.qemu.monitor import Command, Error, Event, Monitor, QemuSilent, Reply
 from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.primitives import (
     AttachGuest,
@@ -19,6 +19,8 @@ from qbprop.qemu.primitives import (
     Primitive,
     Program,
     ReattachGuest,
+    ReleaseGuest,
+    UntilConcluded,
     resolve,
 )
 from qbprop.qemu.query import accepted, refusal
@@ -44,10 +46,20 @@ class Performer:
         self._monitor = monitor
         self._guest = guest
         self._images = images
+        self._rests: Mapping[str, str] | None = None
+        self._postponed: list[UntilConcluded] = []
+        self.jobs: dict[str, str] = {}
+        """The status of each job that there is, as its events told it last."""
 
-    def perform(self, plan: Plan, queries: Sequence[Command] = ()) -> Outcome:
-        """Carry out ``plan``, then send ``queries`` all at once."""
+    def perform(
+        self, plan: Plan, queries: Sequence[Command] = (), rests: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """Carry out ``plan``, then send ``queries`` all at once.
+
+        ``rests`` tells for each job that the plan moves the status in which it comes to rest.
+        """
         outcome = Outcome()
+        self._rests = rests
         if isinstance(plan.main, Command) and plan == Plan(plan.main):
             reply, *outcome.replies = self._monitor.execute_all([plan.main, *queries])
             outcome.exchange.append(Exchange(plan.main, reply))
@@ -56,8 +68,21 @@ class Performer:
         else:
             self._carry_out(plan, outcome)
             outcome.replies = self._monitor.execute_all(queries) if queries else []
-        outcome.events += self._monitor.events()
+        self._take_events(outcome)
         return outcome
+
+    def end_jobs(self) -> None:
+        """Cancel and dismiss whatever job there is, and close what it kept open."""
+        outcome = Outcome()
+        self._take_events(outcome)
+        for job in [job for job, status in self.jobs.items() if status != "concluded"]:
+            self._monitor.execute(Command("job-cancel", {"id": job}))
+            self._await_status(job, "null", outcome)
+        for job in list(self.jobs):
+            self._monitor.execute(Command("job-dismiss", {"id": job}))
+        self._take_events(outcome)
+        for step in self._due(everything=True):
+            self._do(step, outcome)
 
     def _carry_out(self, plan: Plan, outcome: Outcome) -> None:
         undo: list[Primitive] = []
@@ -72,12 +97,31 @@ class Performer:
             after += [*reversed(undo), *plan.then]
         except RequestRefused as request:
             outcome.refused = request.refused
-            after += reversed(undo)
-        for step in after:
+            after += reversed([_now(each) for each in undo])
+        self._try(after, outcome)
+        if self._postponed:
+            self._take_events(outcome)
+            self._try(self._due(), outcome)
+
+    def _try(self, steps: Iterable[Primitive], outcome: Outcome) -> None:
+        for step in steps:
+            if isinstance(step, UntilConcluded):
+                self._postponed.append(step)
+                continue
             try:
                 self._do(step, outcome)
             except RequestRefused as request:
                 outcome.aftermath.append(request.refused)
+
+    def _due(self, *, everything: bool = False) -> list[Primitive]:
+        """What waited for the end of jobs that have concluded by now; it waits no more."""
+        over = [
+            each
+            for each in self._postponed
+            if everything or self.jobs.get(each.job, "concluded") == "concluded"
+        ]
+        self._postponed = [each for each in self._postponed if each not in over]
+        return [each.undo for each in over]
 
     def _do(self, step: Primitive, outcome: Outcome) -> Bytes | None:
         """Send one step; the bytes of a read. Raises RequestRefused."""
@@ -102,12 +146,14 @@ class Performer:
                 self._images.run(step)
             case MakeImage():
                 self._images.make(step)
-            case AttachGuest(node, drive):
-                self._guest.attach(node, drive)
+            case AttachGuest(node, drive, writable):
+                self._guest.attach(node, drive, writable=writable)
             case DetachGuest(name):
                 self._guest.detach(name)
             case ReattachGuest(name):
                 self._guest.reattach(name)
+            case ReleaseGuest(name):
+                self._guest.release(name)
             case AwaitJobs():
                 self._await_jobs(outcome)
         return None
@@ -120,15 +166,46 @@ class Performer:
         return text
 
     def _await_jobs(self, outcome: Outcome) -> None:
-        """Wait for the end of each job that the events up to now show created."""
-        outcome.events += self._monitor.events()
-        alive: dict[str, None] = {}
-        for event in outcome.events:
+        """Wait for the rest of each job, as `AwaitJobs` says."""
+        self._take_events(outcome)
+        rests = self._rests
+        if rests is None or outcome.refused is not None:
+            created = [e.data["id"] for e in outcome.events if e.data.get("status") == "created"]
+            rests = {job: "null" for job in created if job in self.jobs}
+        for job, status in rests.items():
+            self._await_status(job, status, outcome)
+
+    def _await_status(self, job: str, status: str, outcome: Outcome) -> None:
+        """Wait until a job has come to a status, or has concluded."""
+
+        def rests(event: Event) -> bool:
+            data = event.data
+            return (
+                event.name == "JOB_STATUS_CHANGE"
+                and data["id"] == job
+                and data["status"] in (status, "concluded", "null")
+            )
+
+        if not any(map(rests, outcome.events)):
+            try:
+                self._monitor.wait(rests)
+            except QemuSilent as silent:
+                self._take_events(outcome)
+                what = f"job {job} is {self.jobs.get(job)}, not {status}"
+                raise QemuSilent(what, silent.seconds) from silent
+        self._take_events(outcome)
+
+    def _take_events(self, outcome: Outcome) -> None:
+        events = self._monitor.events()
+        outcome.events += events
+        for event in events:
             if event.name == "JOB_STATUS_CHANGE":
-                match event.data["status"]:
-                    case "created":
-                        alive[event.data["id"]] = None
-                    case "null":
-                        alive.pop(event.data["id"], None)
-        for job in alive:
-            self._monitor.wait(Event("JOB_STATUS_CHANGE", {"id": job, "status": "null"}).__eq__)
+                job, status = event.data["id"], event.data["status"]
+                self.jobs[job] = status
+                if status == "null":
+                    del self.jobs[job]
+
+
+def _now(undo: Primitive) -> Primitive:
+    """What undoes a step of an operation that was refused."""
+    return undo.undo if isinstance(undo, UntilConcluded) else undo

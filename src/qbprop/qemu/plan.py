@@ -21,6 +21,8 @@ from qbprop.qemu.primitives import (
     Primitive,
     Program,
     ReattachGuest,
+    ReleaseGuest,
+    UntilConcluded,
 )
 from qbprop_model import operations as op
 
@@ -147,7 +149,9 @@ def _(operation: op.BitmapAction) -> Plan:
 @plan.register(op.DriveBackup)
 @plan.register(op.BlockdevBackup)
 def _(operation: op.Backup) -> Plan:
-    return Plan(_command(operation), prepare=_open_targets((operation,)), settle=(AwaitJobs(),))
+    return Plan(
+        _command(operation), prepare=_open_targets((operation,)), settle=_settle((operation,))
+    )
 
 
 @plan.register
@@ -159,21 +163,57 @@ def _(operation: op.Transaction) -> Plan:
     if operation.grouped:
         arguments["properties"] = {"completion-mode": "grouped"}
     main = Command("transaction", arguments)
-    starts = any(isinstance(each, op.Backup) for each in operation.actions)
-    settle = (AwaitJobs(),) if starts else ()
-    return Plan(main, prepare=_open_targets(operation.actions), settle=settle)
+    return Plan(main, prepare=_open_targets(operation.actions), settle=_settle(operation.actions))
+
+
+DRAIN = Command("transaction", {"actions": []})
+"""An empty transaction: when it is over, no request is under way (semantics 6.7)."""
+
+
+def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:
+    """A job with a speed limit has copied what that allows when its disk was drained."""
+    backups = [each for each in actions if isinstance(each, op.Backup)]
+    if any(each.speed for each in backups):
+        return (AwaitJobs(), DRAIN)
+    return (AwaitJobs(),) if backups else ()
+
+
+@plan.register(op.JobPause)
+@plan.register(op.JobResume)
+@plan.register(op.JobCancel)
+@plan.register(op.JobComplete)
+@plan.register(op.JobFinalize)
+@plan.register(op.JobDismiss)
+@plan.register(op.JobSetSpeed)
+def _(operation: op.JobCommand) -> Plan:
+    return Plan(_job_command(operation), settle=(AwaitJobs(),))
+
+
+def _job_command(operation: op.JobCommand) -> Command:
+    if isinstance(operation, op.JobSetSpeed):
+        arguments = {"device": operation.job, "speed": operation.speed}
+        return Command("block-job-set-speed", arguments)
+    verb = op.operation_name(operation).removeprefix("job_")
+    if not operation.block:
+        return Command(f"job-{verb}", {"id": operation.job})
+    key = "id" if verb in ("finalize", "dismiss") else "device"
+    named: dict[str, object] = {key: operation.job}
+    if isinstance(operation, op.JobCancel) and operation.force:
+        named["force"] = True
+    return Command(f"block-job-{verb}", named)
 
 
 def _open_targets(actions: tuple[op.Action, ...]) -> tuple[tuple[Primitive, Primitive], ...]:
-    """Open each target of a ``blockdev-backup`` once, and close it afterwards."""
-    targets = (each.target for each in actions if isinstance(each, op.BlockdevBackup))
-    return tuple(
-        (
-            Command("blockdev-add", image_options(target, target_file(target))),
-            Command("blockdev-del", {"node-name": target}),
-        )
-        for target in dict.fromkeys(targets)
-    )
+    """Open each target of a ``blockdev-backup`` once, for guests to read, until its job is over."""
+    jobs = {each.target: each.job for each in actions if isinstance(each, op.BlockdevBackup)}
+    steps: list[tuple[Primitive, Primitive]] = []
+    for target, job in jobs.items():
+        opened = Command("blockdev-add", image_options(target, target_file(target)))
+        closed = Command("blockdev-del", {"node-name": target})
+        guest = AttachGuest(target, writable=False)
+        for step, undo in ((opened, closed), (guest, ReleaseGuest(target))):
+            steps.append((step, undo if job is None else UntilConcluded(job, undo)))
+    return tuple(steps)
 
 
 def image_options(node: str, file: str) -> dict[str, object]:
@@ -214,11 +254,19 @@ def _command(action: op.Action) -> Command:
 
 
 def _backup(action: op.Backup) -> dict[str, object]:
+    performance = _given(max_workers=action.max_workers, max_chunk=action.max_chunk)
     return {"device": action.node, "sync": action.sync} | _given(
         job_id=action.job,
         bitmap=action.bitmap,
         bitmap_mode=action.bitmap_mode,
         compress=action.compress or None,
+        speed=action.speed or None,
+        x_perf=performance or None,
+        auto_finalize=None if action.auto_finalize else False,
+        auto_dismiss=None if action.auto_dismiss else False,
+        filter_node_name=action.filter,
+        on_source_error=None if action.on_source_error == "report" else action.on_source_error,
+        on_target_error=None if action.on_target_error == "report" else action.on_target_error,
     )
 
 

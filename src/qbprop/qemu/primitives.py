@@ -80,6 +80,7 @@ class AttachGuest:
 
     node: str
     drive: str | None = None
+    writable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,29 @@ class ReattachGuest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseGuest:
+    """Undo :class:`AttachGuest` of the node called ``name``."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitJobs:
-    """Wait until every job that was created by the steps before is gone (status ``null``)."""
+    """Wait until every job that the operation moves has come to the status where it rests.
+
+    Where nothing is said of them, until every job that was created before is gone (``null``).
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class UntilConcluded:
+    """As what undoes a step of ``prepare``: to be done when ``job`` has concluded.
+
+    At once if it has, or if the operation was refused; else behind the step in which it does.
+    """
+
+    job: str
+    undo: "Primitive"
 
 
 Primitive = (
@@ -110,7 +132,9 @@ Primitive = (
     | AttachGuest
     | DetachGuest
     | ReattachGuest
+    | ReleaseGuest
     | AwaitJobs
+    | UntilConcluded
 )
 
 

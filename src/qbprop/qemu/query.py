@@ -7,7 +7,7 @@ from typing import Any
 from qbprop.qemu.monitor import Command, Error, Reply
 from qbprop.qemu.observation import Refused, RequestRefused
 from qbprop_model.expectation import BitmapState
-from qbprop_model.operations import NODES
+from qbprop_model.operations import FILTERS, NODES
 
 NODES_QUERY = Command("query-named-block-nodes", {"flat": True})
 JOBS_QUERY = Command("query-jobs")
@@ -41,7 +41,7 @@ def state_of(nodes: Reply) -> State:
     for node in accepted(nodes):
         name, entries = node["node-name"], node.get("dirty-bitmaps", ())
         anonymous += [(name, entry) for entry in entries if "name" not in entry]
-        if name in NODES:
+        if name in NODES or name in FILTERS:
             sizes[name] = node["image"]["virtual-size"]
             bitmaps[name] = {e["name"]: _bitmap(e) for e in entries if "name" in e}
         elif not name.startswith("#block"):

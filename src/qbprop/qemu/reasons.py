@@ -138,6 +138,25 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _program(r"Could not resize (image|file): "),
     ),
     Reason.NODE_BUSY: (_qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),),
+    Reason.PERMISSION_DENIED: (
+        _qmp(rf"^Permission conflict on node '{_ANY}'"),
+        _guest("qemu-io", rf"^Permission conflict on node '{_ANY}'"),
+    ),
+    Reason.DEVICE_IN_USE: (_qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),),
+    Reason.NODE_NAME_TAKEN: (_qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),),
+    Reason.CHUNK_TOO_SMALL: (
+        _qmp(rf"^Required max-chunk \(\d+\) is less than backup cluster size \({_ANY}\)$"),
+    ),
+    Reason.WORKERS_OUT_OF_RANGE: (_qmp(r"^max-workers must be between 1 and "),),
+    Reason.JOB_NOT_FOUND: (_qmp(r"^Job not found$"),),
+    Reason.BLOCK_JOB_NOT_FOUND: (
+        Row("qmp", "DeviceNotActive", rf"^Block job '{_ANY}' not found$"),
+        _qmp(rf"^Block job '{_ANY}' not found$"),
+    ),
+    Reason.VERB_REFUSED: (_qmp(rf"^Job '[^']*' in state {_ANY}$"),),
+    Reason.ALREADY_PAUSED: (_qmp(r"^Job is already paused$"),),
+    Reason.NOT_PAUSED: (_qmp(r"^Can't resume a job that was not paused$"),),
+    Reason.CANCEL_PAUSED: (_qmp(rf"^The block job for device '{_ANY}' is currently paused$"),),
     Reason.IMAGE_LOCKED: (_qmp(_LOCKED), _program(_LOCKED)),
     Reason.WRONG_FORMAT: (_qmp(r"^Image is not in qcow2 format$"),),
     Reason.BACKING_UNSUPPORTED: (
@@ -147,7 +166,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _program(r"Could not change the backing file to '[^']*': Operation not supported$"),
     ),
 }
-"""Every reason, in the order in which `classify` tries them."""
+"""Every reason of a refusal, in the order in which `classify` tries them."""
 
 
 def matches(refusal: Refusal, refused: Refused, features: Features) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 from tests.sensitivity.registry import wrong_effect, wrong_rule
 
 from qbprop_model.bitmap import Bitmap
-from qbprop_model.effects import backups
+from qbprop_model.effects import backups, jobs
 from qbprop_model.image import Alloc, Chain, Image
-from qbprop_model.jobs import Job, Ranges
+from qbprop_model.jobs import Job
 from qbprop_model.operations import Backup, BitmapMode, DriveBackup, SyncMode
+from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
 from qbprop_model.state import Node, State
 
@@ -47,13 +48,15 @@ class ThawEnables(Rules):
         return self.enable(super().thaw(bitmap, mode, failed=failed))
 
 
-@wrong_effect("a backup of the whole disk leaves its bitmap as it was", backups, "finish")
+@wrong_effect("a backup of the whole disk leaves its bitmap as it was", jobs, "conclude")
 def whole_copy_keeps_the_bitmap(original: Any) -> Any:
-    def finish(job: Job, world: State) -> Any:
-        whole = sum(end - start for start, end in job.copy) >= job.point_in_time.size
-        return original(replace(job, bitmap_mode="never") if whole else job, world)
+    def conclude(world: State, job_id: str, *, failed: bool) -> None:
+        job = world.jobs[job_id]
+        if job.length >= job.point_in_time.size:
+            world.jobs[job_id] = replace(job, bitmap_mode="never")
+        original(world, job_id, failed=failed)
 
-    return finish
+    return conclude
 
 
 @wrong_rule("a backup copies the dirty clusters of its bitmap, not whole clusters of its own")
@@ -130,8 +133,8 @@ def top_target_without_backing(original: Any) -> Any:
 
 @wrong_effect("a backup into a file that exists wipes it first", backups, "start_backup")
 def reused_target_is_wiped(original: Any) -> Any:
-    def start_backup(op: Backup, world: State) -> None:
-        original(op, world)
+    def start_backup(op: Backup, world: State) -> str:
+        job_id: str = original(op, world)
         old = world.images[op.target]
         world.images[op.target] = world.rules.create(
             format=old.format,
@@ -141,6 +144,7 @@ def reused_target_is_wiped(original: Any) -> Any:
             extended_l2=old.extended_l2,
             backing=old.backing,
         )
+        return job_id
 
     return start_backup
 

@@ -1,0 +1,291 @@
+"""Jobs in flight: how they go on, end, and answer to commands (semantics 6.3 to 6.7).
+
+What a job's events tell is a sequence of words: each status it takes; ``PENDING``,
+``COMPLETED``, ``COMPLETED!`` (with an error) and ``CANCELLED`` for the events of these names;
+``ERROR read report`` (operation and action) for each BLOCK_JOB_ERROR, ``ERRORS …`` for one or
+more; a word in brackets may be left out; and :data:`~qbprop_model.expectation.NOISE`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from qbprop_model.effects.dispatch import effect
+from qbprop_model.expectation import NOISE, JobEnd, Reason
+from qbprop_model.image import Alloc, Chain, Image, Refused
+from qbprop_model.jobs import Job
+from qbprop_model.operations import (
+    JobCancel,
+    JobCommand,
+    JobComplete,
+    JobDismiss,
+    JobFinalize,
+    JobPause,
+    JobResume,
+    JobSetSpeed,
+    OpenOutcomeError,
+)
+from qbprop_model.ranges import Ranges, minus, plus, within
+from qbprop_model.state import Outcome, State
+
+# --- going on ------------------------------------------------------------------------------
+
+
+def start_jobs(world: State, started: Iterable[str], *, grouped: bool = False) -> None:
+    """The command that made some jobs has succeeded: each runs as far as it goes."""
+    ids = tuple(started)
+    for job_id in ids:
+        world.tell(job_id, "created", "running", NOISE)
+        if grouped and len(ids) > 1:
+            world.jobs[job_id] = replace(world.jobs[job_id], group=ids)
+    go_on(world, ids)
+
+
+def go_on(world: State, ids: Iterable[str]) -> None:
+    """Some jobs copy what they can, and end when nothing is left."""
+    failed: dict[str, Reason] = {}
+    for job_id in ids:
+        job = world.jobs[job_id]
+        try:
+            copy(world, job_id, world.rules.copied_now(job))
+        except Refused as refused:
+            failed[job_id] = refused.refusal.reason
+            continue
+        if world.rules.ends_by_itself(world.jobs[job_id]):
+            wait_for_group(world, job_id)
+    for job_id, reason in failed.items():
+        if job_id in world.jobs and world.jobs[job_id].active:
+            fail(world, job_id, reason)
+
+
+def copy(world: State, job_id: str, ranges: Ranges) -> None:
+    """Copy whole job clusters to the target; raises :class:`Refused` where that fails."""
+    if not ranges:
+        return
+    job = world.jobs[job_id]
+    source = world.chain(world.nodes[job.node].image)
+    written = world.rules.transfer(replace(job, source=source), target_chain(world, job), ranges)
+    world.images[job.target] = written
+    left = job.left
+    for start, end in ranges:
+        left = minus(left, start, end)
+    limited = job.limited or world.rules.limits(job)
+    world.jobs[job_id] = replace(job, left=left, limited=limited)
+
+
+def target_chain(world: State, job: Job) -> Chain:
+    """The layers of the target as the job sees them."""
+    if job.backs_target:
+        return (world.images[job.target], *world.chain(world.nodes[job.node].image))
+    return world.chain(job.target)
+
+
+def copy_before(world: State, node: str, offset: int, length: int) -> None:
+    """A guest is about to write to a disk: its jobs copy what they still need of that (6.2)."""
+    for job_id, job in list(world.jobs.items()):
+        if job.node != node or not job.active:
+            continue
+        start, end = world.rules.intercepted(job, offset, length)
+        try:
+            copy(world, job_id, within(job.left, start, end))
+        except Refused:
+            raise OpenOutcomeError("what a failed copy before a write leaves") from None
+        met = plus(job.met, start, end)
+        world.jobs[job_id] = replace(world.jobs[job_id], met=met)
+    for job_id in [key for key, job in world.jobs.items() if world.rules.ends_by_itself(job)]:
+        wait_for_group(world, job_id)
+
+
+# --- ending --------------------------------------------------------------------------------
+
+
+def members(job_id: str, job: Job) -> tuple[str, ...]:
+    """The jobs that end together with this one, itself included."""
+    return job.group or (job_id,)
+
+
+def wait_for_group(world: State, job_id: str) -> None:
+    """All is copied; with the last one of its group all become pending (6.6)."""
+    job = set_status(world, job_id, "waiting")
+    group = members(job_id, job)
+    if any(world.jobs[each].status != "waiting" for each in group):
+        return
+    for each in group:
+        set_status(world, each, "pending")
+        if not world.jobs[each].auto_finalize:
+            world.tell(each, "PENDING")
+    if all(world.jobs[each].auto_finalize for each in group):
+        finalize(world, group)
+
+
+def finalize(world: State, group: Iterable[str]) -> None:
+    """The jobs of a group have succeeded."""
+    for job_id in group:
+        job = world.jobs[job_id]
+        world.ends[job_id] = JobEnd(job.length, job.length, speed=job.speed)
+        world.tell(job_id, "COMPLETED")
+        if job.length >= job.point_in_time.size:
+            world.vague -= {job.target}
+        conclude(world, job_id, failed=False)
+
+
+def fail(world: State, job_id: str, reason: Reason) -> None:
+    """The job has met an error that it reports; its group is cancelled (6.5, 6.6)."""
+    job = world.jobs[job_id]
+    exact = job.serial
+    if not exact:
+        blur_target(world, job_id)
+    world.ends[job_id] = JobEnd(None, None, error=reason, speed=job.speed)
+    world.jobs[job_id] = replace(job, error=reason)
+    world.tell(job_id, "ERRORS write report", "aborting", "COMPLETED!")
+    siblings = [each for each in members(job_id, job) if each != job_id]
+    conclude(world, job_id, failed=True)
+    for each in siblings:
+        cancel(world, each)
+
+
+def cancel(world: State, job_id: str) -> None:
+    """One job ends as cancelled (6.4)."""
+    job = world.jobs[job_id]
+    offset: int | None = job.offset
+    if world.words[job_id][:1] == ("created",) and job.copy and not job.endless:
+        offset = None  # it was under way
+        blur_target(world, job_id)
+        world.tell(job_id, "[waiting]")
+    elif job.status == "paused":
+        world.tell(job_id, "running", NOISE)
+        if world.rules.copied_now(replace(job, status="running")):
+            offset = None
+            blur_target(world, job_id)
+    world.ends[job_id] = JobEnd(job.length, offset, Reason.JOB_CANCELLED, speed=job.speed)
+    world.jobs[job_id] = replace(world.jobs[job_id], error=Reason.JOB_CANCELLED)
+    world.tell(job_id, "aborting", "CANCELLED")
+    conclude(world, job_id, failed=True)
+
+
+def blur_target(world: State, job_id: str) -> None:
+    """What the job has copied is open: each cluster of the target is old or new."""
+    job = world.jobs[job_id]
+    if job.bitmap is not None and job.bitmap_mode == "always":
+        raise OpenOutcomeError("what a failing job has copied by then")
+    world.images[job.target] = blur(world.images[job.target])
+    world.vague |= {job.target}
+
+
+def blur(image: Image) -> Image:
+    """Of a target whose job failed each cluster is old or new."""
+    return replace(image, alloc=image.alloc.assign(0, image.alloc.size, Alloc.DATA_OR_ZERO))
+
+
+def conclude(world: State, job_id: str, *, failed: bool) -> None:
+    """The job lets go of its bitmap, its filter and its target (6.3, 6.4)."""
+    job = set_status(world, job_id, "concluded")
+    if job.bitmap is not None:
+        rules, bitmap = world.rules, world.nodes[job.node].bitmaps[job.bitmap]
+        thawed = rules.thaw(bitmap, job.bitmap_mode, failed=failed)
+        if failed and job.bitmap_mode == "always":
+            thawed = rules.uncopied(thawed, job.left, job.point_in_time.size)
+        world.put_bitmap(job.node, job.bitmap, thawed)
+    world.remove_filter(job.filter)
+    world.opened -= {job.target}
+    world.concluded = (*world.concluded, job.target)
+    if job.auto_dismiss:
+        dismiss(world, job_id)
+
+
+def dismiss(world: State, job_id: str) -> None:
+    """The job is gone."""
+    world.tell(job_id, "null")
+    del world.jobs[job_id]
+
+
+def set_status(world: State, job_id: str, status: str) -> Job:
+    """Give a job another status, which its events tell."""
+    job = world.jobs[job_id] = replace(world.jobs[job_id], status=status)
+    world.tell(job_id, status)
+    return job
+
+
+# --- commands ------------------------------------------------------------------------------
+
+
+def commanded(op: JobCommand, world: State) -> Job:
+    """The job that a command is for; refused if there is none (6.4)."""
+    job = world.jobs.get(op.job)
+    if job is None:
+        block = isinstance(op, JobSetSpeed) or op.block
+        raise Refused(Reason.BLOCK_JOB_NOT_FOUND if block else Reason.JOB_NOT_FOUND, op.job)
+    return job
+
+
+def check_verb(world: State, job: Job, verb: str) -> None:
+    """Refuse what the job's status does not take."""
+    if not world.rules.accepts(job.status, verb):
+        said = f"'{job.status}' cannot accept command verb '{verb}'"
+        raise Refused(Reason.VERB_REFUSED, said)
+
+
+@effect.register
+def _(op: JobSetSpeed, world: State) -> Outcome:
+    job = commanded(op, world)
+    check_verb(world, job, "set-speed")
+    if op.speed > 1:
+        raise OpenOutcomeError("how far a job gets at some speed")
+    if op.speed and not job.serial:
+        raise OpenOutcomeError("a job that copies several clusters at once is not held")
+    world.jobs[op.job] = replace(job, speed=op.speed)
+    go_on(world, [op.job])
+    return Outcome()
+
+
+@effect.register
+def _(op: JobPause, world: State) -> Outcome:
+    job = commanded(op, world)
+    check_verb(world, job, "pause")
+    if job.status == "paused":
+        raise Refused(Reason.ALREADY_PAUSED)
+    set_status(world, op.job, "paused")
+    return Outcome()
+
+
+@effect.register
+def _(op: JobResume, world: State) -> Outcome:
+    job = commanded(op, world)
+    if job.status != "paused":
+        raise Refused(Reason.NOT_PAUSED)
+    set_status(world, op.job, "running")
+    world.tell(op.job, NOISE)
+    world.jobs[op.job] = replace(world.jobs[op.job], faulty=False)
+    go_on(world, [op.job])
+    return Outcome()
+
+
+@effect.register
+def _(op: JobCancel, world: State) -> Outcome:
+    job = commanded(op, world)
+    if op.block and not op.force and job.status == "paused":
+        raise Refused(Reason.CANCEL_PAUSED, op.job)
+    check_verb(world, job, "cancel")
+    for each in members(op.job, job):
+        cancel(world, each)
+    return Outcome()
+
+
+@effect.register
+def _(op: JobComplete, world: State) -> Outcome:
+    check_verb(world, commanded(op, world), "complete")
+    return Outcome()
+
+
+@effect.register
+def _(op: JobFinalize, world: State) -> Outcome:
+    job = commanded(op, world)
+    check_verb(world, job, "finalize")
+    finalize(world, members(op.job, job))
+    return Outcome()
+
+
+@effect.register
+def _(op: JobDismiss, world: State) -> Outcome:
+    check_verb(world, commanded(op, world), "dismiss")
+    dismiss(world, op.job)
+    return Outcome()

@@ -1,0 +1,47 @@
+"""What jobs do between their start and their end (semantics 6.2, 6.4, 6.7)."""
+
+from qbprop_model.bitmap import ceil_div
+from qbprop_model.jobs import Job
+from qbprop_model.ranges import Ranges
+
+VERBS: dict[str, frozenset[str]] = {
+    "running": frozenset({"cancel", "pause", "set-speed"}),
+    "paused": frozenset({"cancel", "pause", "set-speed"}),
+    "waiting": frozenset({"cancel"}),
+    "pending": frozenset({"cancel", "finalize"}),
+    "concluded": frozenset({"dismiss"}),
+}
+"""By status, which commands a job takes."""
+
+
+class LifecycleRules:
+    """How jobs in flight behave. Override one method to state another rule."""
+
+    def accepts(self, status: str, verb: str) -> bool:
+        """Whether a backup with this status takes a command (semantics 6.4)."""
+        return verb in VERBS[status]
+
+    def copied_now(self, job: Job) -> Ranges:
+        """What the job copies by itself before it rests (6.7): all, one job cluster, nothing."""
+        if job.endless or job.status != "running" or not job.left:
+            return ()
+        if not job.speed:
+            return job.left
+        start = job.left[0][0]
+        return () if job.limited else ((start, start + job.cluster),)
+
+    def intercepted(self, job: Job, offset: int, length: int) -> tuple[int, int]:
+        """The job clusters ``(start, end)`` that are copied before a guest's write (6.2).
+
+        A write of nothing in the middle of a job cluster takes that cluster along (1.2).
+        """
+        cluster = job.cluster
+        return offset // cluster * cluster, ceil_div(offset + length, cluster) * cluster
+
+    def ends_by_itself(self, job: Job) -> bool:
+        """Whether a running job has nothing more to do; with sync none it never has (6.7)."""
+        return job.status == "running" and not job.left and not job.endless
+
+    def limits(self, job: Job) -> bool:
+        """Whether what was copied uses up the speed limit; it does at once with speed 1 (6.7)."""
+        return job.speed > 0

@@ -1,0 +1,222 @@
+"""Jobs in flight: started so that they stay, commanded, and brought to their end."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from qbprop.machine.backups import backup
+from qbprop.machine.bitmaps import bitmap_command, merge
+from qbprop.machine.draws import LENGTH_LIMIT, SECTOR, below, data, named, pick, seldom
+from qbprop.machine.guest import few, request
+from qbprop_model.jobs import Job
+from qbprop_model.operations import (
+    FILTERS,
+    JOBS,
+    Backup,
+    Discard,
+    DriveBackup,
+    InvalidOperationError,
+    JobCancel,
+    JobCommand,
+    JobComplete,
+    JobDismiss,
+    JobFinalize,
+    JobPause,
+    JobResume,
+    JobSetSpeed,
+    Operation,
+    Read,
+    Resize,
+    Write,
+    WriteZeroes,
+)
+from qbprop_model.state import State
+from qbprop_model.world import World
+
+VERBS: tuple[type[JobCommand], ...] = (
+    JobPause,
+    JobCancel,
+    JobSetSpeed,
+    JobResume,
+    JobFinalize,
+    JobDismiss,
+    JobComplete,
+)
+GOOD: dict[str, tuple[type[JobCommand], ...]] = {
+    "running": (JobPause, JobSetSpeed, JobCancel, JobPause),
+    "paused": (JobResume, JobSetSpeed, JobCancel, JobResume, JobResume),
+    "waiting": (JobCancel,),
+    "pending": (JobFinalize, JobFinalize, JobCancel),
+    "concluded": (JobDismiss,),
+}
+"""By status, the commands that a job takes."""
+
+
+def active(world: State) -> list[str]:
+    """The jobs that still have their disk and target."""
+    return [job_id for job_id, job in world.jobs.items() if job.active]
+
+
+def held(draw: st.DrawFn, world: State, chosen: Backup, *, kind: str | None = None) -> Backup:
+    """A backup that stays in flight, in one of the ways that are deterministic (6.7)."""
+    kind = kind or pick(draw, ("limited", "limited", "pending", "endless", "limited"))
+    names = [name for name in FILTERS if name not in world.nodes]
+    ids = [job_id for job_id in JOBS if job_id not in world.jobs]
+    chosen = replace(
+        chosen,
+        job=ids[0] if ids else JOBS[0],
+        filter=names[0] if names and not seldom(draw, 4) else None,
+        auto_dismiss=not seldom(draw, 3),
+        auto_finalize=kind != "pending" and not seldom(draw, 4),
+    )
+    if kind == "limited":
+        image = world.images.get(chosen.target)
+        fresh = isinstance(chosen, DriveBackup) and chosen.mode == "absolute-paths"
+        cluster = 65536 if fresh or image is None else world.rules.job_cluster(image)
+        return replace(chosen, speed=1, max_workers=1, max_chunk=cluster)
+    if kind == "endless" and chosen.target in world.images:
+        if isinstance(chosen, DriveBackup):
+            chosen = replace(chosen, mode="existing")
+        return replace(chosen, sync="none", bitmap=None, bitmap_mode=None)
+    return chosen
+
+
+def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A job that stays, behind writes that give it something to copy; then guests go on."""
+    scratch = world.copy()
+    found: list[Operation] = []
+
+    def add(operation: Operation) -> None:
+        found.append(operation)
+        with suppress(InvalidOperationError):
+            scratch.apply(operation)
+
+    for operation in few(draw, scratch):
+        add(operation)
+    busy = {job.node for job in world.jobs.values() if job.active}
+    chosen = backup(draw, scratch)
+    for _ in range(4):
+        if scratch.roots.get(chosen.node, chosen.node) not in busy:
+            break
+        chosen = backup(draw, scratch)
+    node = scratch.nodes.get(scratch.roots.get(chosen.node, chosen.node))
+    if node is not None and not seldom(draw, 4):
+        size = scratch.size(node)
+        for _ in range(2):
+            offset = below(draw, max(1, -(-size // 65536))) * 65536
+            length = min(pick(draw, (SECTOR, 65536 + SECTOR)), size - offset)
+            add(Write(node=chosen.node, offset=offset, length=length, **data(draw)))
+    add(held(draw, scratch, chosen))
+    if active(scratch):
+        found += during(draw, scratch)
+    return tuple(found)
+
+
+def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """What guests and others do while a job is in flight; the last may be a command to it."""
+    found = [_beside(draw, world) for _ in range(pick(draw, (2, 1, 3, 5)))]
+    if seldom(draw, 3):
+        found.append(command(draw, world))
+    return tuple(found)
+
+
+def _beside(draw: st.DrawFn, world: World) -> Operation:
+    job = world.jobs[pick(draw, active(world))]
+    size = job.point_in_time.size
+    if seldom(draw, 6) and job.on_node:
+        offset = below(draw, size // SECTOR + 1) * SECTOR
+        length = min(pick(draw, (65536, 1 << 20, SECTOR)), size - offset)
+        return Read(node=job.target, offset=offset, length=length)
+    kind = below(draw, 10)
+    if kind < 5:
+        return _near(draw, world, job)
+    if kind < 7:
+        return request(draw, world)
+    if kind < 9:
+        return bitmap_command(draw, world) if kind == 7 else merge(draw, world)
+    grown = size + pick(draw, (SECTOR, 0, 65536))
+    return Resize(node=named(draw, world, job.node), size=grown)
+
+
+def _near(draw: st.DrawFn, world: World, job: Job) -> Operation:
+    """A request to the job's disk, by preference where the job has not been yet."""
+    size, cluster = job.point_in_time.size, job.cluster
+    ranges = job.left if not seldom(draw, 4) else job.copy
+    start = 0
+    if ranges:
+        first, last = pick(draw, ranges[:8])
+        start = first + below(draw, (last - first) // cluster) * cluster
+    offset = max(0, start + pick(draw, (0, 0, -SECTOR, SECTOR, cluster - SECTOR, 100)))
+    offset = min(offset, size)
+    lengths = (SECTOR, SECTOR, cluster, 1, 0, cluster + SECTOR, 3 * cluster, size)
+    length = min(pick(draw, lengths), size - offset, LENGTH_LIMIT)
+    node = named(draw, world, job.node)
+    match pick(draw, ("write", "write", "zeroes", "discard", "read")):
+        case "write":
+            return Write(node=node, offset=offset, length=length, **data(draw))
+        case "zeroes":
+            return WriteZeroes(node=node, offset=offset, length=length, unmap=seldom(draw, 2))
+        case "discard":
+            return Discard(node=node, offset=offset, length=length)
+        case _:
+            return Read(node=node, offset=offset, length=length)
+
+
+def command(draw: st.DrawFn, world: World) -> JobCommand:
+    """A command to a job, mostly one that it takes."""
+    if not world.jobs or seldom(draw, 12):
+        return verb(draw, pick(draw, VERBS), pick(draw, JOBS))
+    job_id = pick(draw, sorted(world.jobs))
+    choices = VERBS if seldom(draw, 3) else GOOD[world.jobs[job_id].status]
+    return verb(draw, pick(draw, choices), job_id)
+
+
+def verb(draw: st.DrawFn, cls: type[JobCommand], job_id: str) -> JobCommand:
+    """A command of one kind, in one of its forms."""
+    if cls is JobSetSpeed:
+        return JobSetSpeed(job=job_id, speed=pick(draw, (0, 1)))
+    block = seldom(draw, 2)
+    if cls is JobCancel:
+        return JobCancel(job=job_id, block=block, force=block and seldom(draw, 2))
+    return cls(job=job_id, block=block)  # type: ignore[call-arg]
+
+
+def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A few commands; the later ones meet the jobs in the states that the first ones left."""
+    scratch = world.copy()
+    found: list[Operation] = []
+    for _ in range(pick(draw, (1, 2, 3))):
+        found.append(command(draw, scratch))
+        with suppress(InvalidOperationError):
+            scratch.apply(found[-1])
+    return tuple(found)
+
+
+def endings(world: World) -> Iterator[Operation]:
+    """What brings all jobs to their end: the good one where there is one."""
+    scratch = world.copy()
+    while scratch.jobs:
+        job_id, job = next(iter(scratch.jobs.items()))
+        operation = _ending(job_id, job)
+        try:
+            scratch.apply(operation)
+        except InvalidOperationError:
+            operation = JobCancel(job=job_id)
+            scratch.apply(operation)
+        yield operation
+
+
+def _ending(job_id: str, job: Job) -> Operation:
+    match job.status:
+        case "concluded":
+            return JobDismiss(job=job_id)
+        case "pending":
+            return JobFinalize(job=job_id)
+        case "paused":
+            return JobResume(job=job_id)
+        case "running" if not job.endless and job.speed:
+            return JobSetSpeed(job=job_id)
+        case _:
+            return JobCancel(job=job_id)
