@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from qbprop.check import ABORTED, COMPLETED, FAILED
+from qbprop.check import automaton
 from qbprop.findings import CrashFinding, HangFinding
 from qbprop.qemu.images import SUFFIX
 from qbprop_model.data import Data
@@ -39,14 +39,14 @@ class Digest:
 
 @dataclass(frozen=True)
 class Jobs:
-    """How each job ended. Each word of ``patterns`` is an event; no other job had any."""
+    """How each job ended, and the words that its events tell; no other job had any."""
 
     ends: dict[str, JobEnd]
+    words: dict[str, tuple[str, ...]]
 
     def pattern(self, job: str) -> str:
         """The regular expression that the words of a job's events match as a whole."""
-        end = self.ends[job]
-        return (ABORTED if end.aborted else FAILED if end.error else COMPLETED).pattern
+        return automaton(self.words[job])
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _checks(
             yield Silent()
         case "events" | "jobs":
             if expected.jobs:
-                yield Jobs(dict(expected.jobs))
+                yield Jobs(dict(expected.jobs), dict(expected.words))
             yield NoJobs()
         case "count" | "fields":
             yield Nodes(

@@ -18,6 +18,8 @@ from qbprop.qemu.primitives import (
     MakeImage,
     Program,
     ReattachGuest,
+    ReleaseGuest,
+    UntilConcluded,
 )
 from qbprop_model.data import Data, Fill, Stamp
 from qbprop_model.expectation import Refusal
@@ -127,6 +129,17 @@ def _(step: MakeImage, test: Test, refusal: Refusal | None) -> None:
 @perform.register
 def _(step: AttachGuest, test: Test, refusal: Refusal | None) -> None:
     test.disks[step.node] = step.drive
+
+
+@perform.register
+def _(step: ReleaseGuest, test: Test, refusal: Refusal | None) -> None:
+    del test.disks[step.name]
+
+
+@perform.register
+def _(step: UntilConcluded, test: Test, refusal: Refusal | None) -> None:
+    """No job is in flight behind a scene: it has concluded."""
+    perform(step.undo, test, refusal)
 
 
 @perform.register(DetachGuest)

@@ -117,7 +117,10 @@ note() {
             word=COMPLETED
             [[ $line != *'"error": '* ]] || word=COMPLETED!
             ;;
-        BLOCK_JOB_ERROR) word=ERROR ;;
+        BLOCK_JOB_ERROR)
+            [[ $line =~ '"operation": "'([a-z]+)'"' ]] && word="ERROR ${BASH_REMATCH[1]}"
+            [[ $line =~ '"action": "'([a-z]+)'"' ]] && word+=" ${BASH_REMATCH[1]}"
+            ;;
     esac
     job_words[$id]+="$word "
 }

@@ -19,6 +19,8 @@ from qbprop.qemu.primitives import (
     MakeImage,
     Program,
     ReattachGuest,
+    ReleaseGuest,
+    UntilConcluded,
 )
 from qbprop_model.data import Stamp
 
@@ -92,6 +94,19 @@ def _(step: DetachGuest, script: Script) -> Iterator[str]:
 @calls.register
 def _(step: ReattachGuest, script: Script) -> Iterator[str]:
     yield from ()
+
+
+@calls.register
+def _(step: ReleaseGuest, script: Script) -> Iterator[str]:
+    script.unexport(step.name)
+    del script.disks[step.name]
+    yield from ()
+
+
+@calls.register
+def _(step: UntilConcluded, script: Script) -> Iterator[str]:
+    """No job is in flight behind a scene: it has concluded."""
+    yield from calls(step.undo, script)
 
 
 @calls.register

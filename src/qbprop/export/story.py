@@ -82,6 +82,7 @@ def tell(
     that operation (False), or that this is not known.
 
     :raises InvalidOperationError: the model cannot judge an operation.
+    :raises ExportError: a job outlives an operation.
     """
     told: list[tuple[Scene, ...]] = []
     last: tuple[Check, ...] = ()
@@ -93,6 +94,11 @@ def tell(
         for number, operation in enumerate(example, sum(map(len, told)) + 1):
             formats = {f"{name}{SUFFIX}": image.format for name, image in world.images.items()}
             expected = world.apply(operation)
+            if expected.alive:
+                raise ExportError(
+                    f"after operation {number} a job is in flight, which only "
+                    "'qbprop replay' can show"
+                )
             filled = resolve(plan(operation), partial(_format, formats))
             jobs = tuple(name for name, end in expected.jobs.items() if not end.aborted)
             scenes.append(Scene(number, operation, filled, expected.refusal, jobs))
