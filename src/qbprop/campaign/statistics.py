@@ -1,12 +1,13 @@
 """What a campaign exercised, counted."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
 from qbprop.campaign.job_states import OPERATION_NAMES, STATES
 from qbprop.session import Step
+from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     OPERATIONS,
     Action,
@@ -82,8 +83,17 @@ class Statistics:
         return table
 
 
-def is_partial_backup(step: Step, state: State) -> bool:
-    """Whether a backup ended well in this step that copied what a bitmap said, but not all."""
+def is_partial_backup(step: Step, state: State, before: Mapping[str, Job]) -> bool:
+    """Whether a backup ended well in this step that copied what a bitmap said, but not all.
+
+    ``before`` are the jobs that were in flight when the step began.
+    """
+    for name, due in step.expected.jobs.items():
+        job = before.get(name)
+        if job is None or job.bitmap is None or due.error or due.length is None:
+            continue
+        if 0 < due.length < job.point_in_time.size:
+            return True
     operation = step.operation
     actions = operation.actions if isinstance(operation, Transaction) else (operation,)
     for action in actions:

@@ -185,12 +185,12 @@ class Watch:
         jobs = session.world.jobs
         self.statistics.in_flight += in_flight(self._jobs, jobs)
         self.statistics.job_states.update(met(step.operation, self._jobs))
-        self._jobs = dict(jobs)
         if not refused:
             self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
         self._bitmaps = max(self._bitmaps, bitmaps)
-        self._partial_backup |= is_partial_backup(step, session.world)
+        self._partial_backup |= is_partial_backup(step, session.world, self._jobs)
+        self._jobs = dict(jobs)
 
     def disagreed(self, finding: Finding, session: Session, book: Book) -> bool:
         """Note a finding; tell whether the example goes on as if it had not been.

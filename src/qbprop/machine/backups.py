@@ -163,8 +163,11 @@ def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     The disk is larger than a job cluster where there is such a disk, so that the backup
     mostly copies a part of it.
     """
+    busy = {job.node for job in world.jobs.values() if job.active}
     disks = [n for n in present(world) if world.size(world.nodes[n]) > JOB_CLUSTER]
-    name = pick(draw, [n for n in sited(world) if n in disks] or disks or present(world))
+    large = [n for n in sited(world) if n in disks]
+    idle = [n for n in large if n not in busy]
+    name = pick(draw, idle or large or disks or present(world))
     node, size = world.nodes[name], world.size(world.nodes[name])
     if not node.bitmaps:
         return (bitmap_add(draw, world, name),)
