@@ -11,6 +11,7 @@ from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
+    AwaitRest,
     DetachGuest,
     GuestRequest,
     HumanCommand,
@@ -155,7 +156,9 @@ class Performer:
             case ReleaseGuest(name):
                 self._guest.release(name)
             case AwaitJobs():
-                self._await_jobs(outcome)
+                self._await_jobs(outcome, None)
+            case AwaitRest():
+                self._await_jobs(outcome, self._rests)
         return None
 
     def _ask_human_monitor(self, step: HumanCommand) -> str:
@@ -165,10 +168,9 @@ class Performer:
             raise RequestRefused(Refused("qmp", "HMP", text))
         return text
 
-    def _await_jobs(self, outcome: Outcome) -> None:
-        """Wait for the rest of each job, as `AwaitJobs` says."""
+    def _await_jobs(self, outcome: Outcome, rests: Mapping[str, str] | None) -> None:
+        """Wait for each job to come to rest; None: for those that were created, to be gone."""
         self._take_events(outcome)
-        rests = self._rests
         if rests is None or outcome.refused is not None:
             created = [e.data["id"] for e in outcome.events if e.data.get("status") == "created"]
             rests = {job: "null" for job in created if job in self.jobs}
