@@ -1,6 +1,6 @@
 """Jobs in flight: started so that they stay, commanded, and brought to their end."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -59,11 +59,12 @@ def active(world: State) -> list[str]:
     return [job_id for job_id, job in world.jobs.items() if job.active]
 
 
-def held(draw: st.DrawFn, world: State, chosen: Backup, *, kind: str | None = None) -> Backup:
+def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backup] = ()) -> Backup:
     """A backup that stays in flight, in one of the ways that are deterministic (6.7)."""
-    kind = kind or pick(draw, ("limited", "limited", "pending", "endless", "limited"))
+    kind = pick(draw, ("limited", "limited", "pending", "endless", "limited"))
     names = [name for name in FILTERS if name not in world.nodes]
-    ids = [job_id for job_id in JOBS if job_id not in world.jobs]
+    others = {each.job for each in beside}
+    ids = [job_id for job_id in JOBS if job_id not in world.jobs and job_id not in others]
     chosen = replace(
         chosen,
         job=ids[0] if ids else JOBS[0],
