@@ -109,7 +109,7 @@ def automaton(words: Iterable[str]) -> str:
             return _NOISE
         if word.startswith("["):
             return f"(?:{re.escape(word[1:-1])} )?"
-        if word.startswith("ERRORS"):
+        if word.startswith("ERRORS "):
             return f"(?:{re.escape(word.replace('ERRORS', 'ERROR', 1))} )+"
         return f"{re.escape(word)} "
 
