@@ -10,7 +10,7 @@ from qbprop_model.data import ZERO, all_zero
 from qbprop_model.disk import DiskRules
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Cell, Chain, Image, Refused, View
-from qbprop_model.operations import Backup, BitmapMode, OpenOutcomeError, SyncMode
+from qbprop_model.operations import Backup, BitmapMode, OnError, OpenOutcomeError, SyncMode
 from qbprop_model.ranges import Ranges, joined, total
 
 
@@ -45,6 +45,7 @@ class Job:
     serial: bool = False
     auto_finalize: bool = True
     auto_dismiss: bool = True
+    on_target_error: OnError = "report"
     left: Ranges = ()
     met: Ranges = ()
     status: str = "running"

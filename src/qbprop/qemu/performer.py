@@ -27,6 +27,9 @@ from qbprop.qemu.primitives import (
 from qbprop.qemu.query import accepted, refusal
 from qbprop_model.data import Bytes
 
+ERROR_STOPPED = "error-stopped"
+"""As a job's rest: the status ``paused``, behind an error."""
+
 
 @dataclass
 class Outcome:
@@ -179,14 +182,17 @@ class Performer:
 
     def _await_status(self, job: str, status: str, outcome: Outcome) -> None:
         """Wait until a job has come to a status, or has concluded."""
+        failed = status != ERROR_STOPPED
+        wanted = "paused" if status == ERROR_STOPPED else status
 
         def rests(event: Event) -> bool:
+            nonlocal failed
             data = event.data
-            return (
-                event.name == "JOB_STATUS_CHANGE"
-                and data["id"] == job
-                and data["status"] in (status, "concluded", "null")
-            )
+            if event.name == "BLOCK_JOB_ERROR" and data["device"] == job:
+                failed = True
+            if event.name != "JOB_STATUS_CHANGE" or data["id"] != job:
+                return False
+            return data["status"] in ("concluded", "null") or (failed and data["status"] == wanted)
 
         if not any(map(rests, outcome.events)):
             try:
