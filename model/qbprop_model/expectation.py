@@ -60,6 +60,7 @@ class Reason(StrEnum):
     NODE_NAME_TAKEN = auto()  # 6.1: another node has the name of the filter or target
     CHUNK_TOO_SMALL = auto()  # 6.1: max-chunk below the job cluster
     WORKERS_OUT_OF_RANGE = auto()  # 6.1: max-workers 0
+    COPY_BEFORE_FAILED = auto()  # 6.5: a guest's write whose copy the target refused
     JOB_NOT_FOUND = auto()  # 6.4: job-*
     BLOCK_JOB_NOT_FOUND = auto()  # 6.4: block-job-*
     VERB_REFUSED = auto()  # 6.4: a state that does not take the command
@@ -123,6 +124,9 @@ class JobState:
     offset: int | None
     error: Reason | None = None
 
+
+STOPPED = "ERROR write stop"
+"""Among a job's words: an error of the target at which it stops (6.5)."""
 
 NOISE = "~"
 """Among a job's words: pairs of ``paused`` and ``running``, any number of them (6.4)."""

@@ -10,7 +10,7 @@ from qbprop_model.data import ZERO, all_zero
 from qbprop_model.disk import DiskRules
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Cell, Chain, Image, Refused, View
-from qbprop_model.operations import Backup, BitmapMode, OpenOutcomeError, SyncMode
+from qbprop_model.operations import Backup, BitmapMode, OnError, OpenOutcomeError, SyncMode
 from qbprop_model.ranges import Ranges, joined, total
 
 
@@ -45,6 +45,7 @@ class Job:
     serial: bool = False
     auto_finalize: bool = True
     auto_dismiss: bool = True
+    on_target_error: OnError = "report"
     left: Ranges = ()
     met: Ranges = ()
     status: str = "running"
@@ -194,7 +195,8 @@ class JobRules(DiskRules):
         if kind is Alloc.ZERO:
             return self.write_zeroes(target, start, length, step, unmap=False)
         if job.detects_zeroes and all(all_zero(cell.data, s, e - s) for s, e, cell in cells):
-            if target[0].compat == "0.10" or (job.compress and kind is Alloc.DATA):
+            dropped = target[0].compat == "0.10" and self.alone(job, start, end)
+            if dropped or (job.compress and kind is Alloc.DATA):
                 return self.write_zeroes(target, start, length, step, unmap=True)
             kind = Alloc.DATA_OR_ZERO
         if job.compress:
@@ -205,6 +207,17 @@ class JobRules(DiskRules):
         if image.format == "qcow2" and kind is Alloc.DATA_OR_ZERO:
             image = replace(image, alloc=image.alloc.assign(start, end, Alloc.DATA_OR_ZERO))
         return image
+
+    def alone(self, job: Job, start: int, end: int) -> bool:
+        """Whether zeroes are surely written by themselves, and not along with data beside them.
+
+        A job that is not serial writes up to 1 MiB at once; the target looks for zeroes in the
+        request as a whole.
+        """
+        if job.serial or job.compress:
+            return True
+        around = next((r for r in job.copy if r[0] <= start and end <= r[1]), (start, end))
+        return all(cell.data == ZERO for _, _, cell in job.point_in_time.cells.runs(*around))
 
     def transfer_compressed(
         self, job: Job, target: Chain, start: int, end: int, kind: Alloc

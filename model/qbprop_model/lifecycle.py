@@ -45,3 +45,7 @@ class LifecycleRules:
     def limits(self, job: Job) -> bool:
         """Whether what was copied uses up the speed limit; it does at once with speed 1 (6.7)."""
         return job.speed > 0
+
+    def error_action(self, job: Job) -> str:
+        """What an I/O error of the target leads to: report, ignore or stop (table of 6.5)."""
+        return "report" if job.on_target_error == "enospc" else job.on_target_error

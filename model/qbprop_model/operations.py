@@ -355,6 +355,13 @@ class _BackupJob(Operation):
         _natural("max_workers", self.max_workers or 0)
         _natural("max_chunk", self.max_chunk or 0)
 
+    @property
+    def lasting(self) -> bool:
+        """Whether the job may be there when the operation is over."""
+        patient = bool({"stop", "enospc"} & {self.on_source_error, self.on_target_error})
+        kept = self.speed > 0 or not (self.auto_finalize and self.auto_dismiss)
+        return kept or patient or self.sync == "none"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DriveBackup(_BackupJob):

@@ -18,8 +18,8 @@ def within(ranges: Ranges, start: int, end: int) -> Ranges:
 
 def minus(ranges: Ranges, start: int, end: int) -> Ranges:
     """The set without ``[start, end)``."""
-    if not ranges:
-        return ()
+    if not ranges or start >= end:
+        return ranges
     first, last = ranges[0][0], ranges[-1][1]
     return (*within(ranges, first, start), *within(ranges, end, last))
 

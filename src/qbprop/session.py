@@ -21,8 +21,9 @@ from qbprop.hazards import Hazard, Hazards
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
+from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.process import QemuDied, QemuGone
-from qbprop_model.expectation import Contents, Expectation
+from qbprop_model.expectation import STOPPED, Contents, Expectation
 from qbprop_model.operations import InvalidOperationError, Operation, operation_name
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
@@ -51,7 +52,9 @@ def rests(expected: Expectation) -> dict[str, str]:
     found = {}
     for job, words in expected.words.items():
         statuses = [word for word in words if word.islower() and word.isalpha()]
-        if statuses:
+        if words[-2:-1] == (STOPPED,):
+            found[job] = ERROR_STOPPED
+        elif statuses:
             found[job] = statuses[-1]
     return found
 

@@ -8,6 +8,7 @@ from qbprop.qemu.plan import DRAIN, plan
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
+    AwaitRest,
     DetachGuest,
     FormatOf,
     GuestRequest,
@@ -239,11 +240,7 @@ def test_a_transaction_opens_each_target_once() -> None:
                         "file": {"driver": "file", "filename": "target1.img"},
                     },
                 ),
-                UntilConcluded("job1", Command("blockdev-del", {"node-name": "target1"})),
-            ),
-            (
-                AttachGuest("target1", writable=False),
-                UntilConcluded("job1", ReleaseGuest("target1")),
+                Command("blockdev-del", {"node-name": "target1"}),
             ),
         ),
         settle=(AwaitJobs(),),
@@ -278,7 +275,13 @@ def test_a_held_job_is_given_its_limits_and_its_disk_is_drained() -> None:
         "filter-node-name": "filter0",
         "on-source-error": "stop",
     }
-    assert made.settle == (AwaitJobs(), DRAIN)
+    assert made.settle == (AwaitRest(), DRAIN)
+    close = Command("blockdev-del", {"node-name": "target0"})
+    assert [undo for _, undo in made.prepare] == [
+        UntilConcluded("job0", close),
+        UntilConcluded("job0", ReleaseGuest("target0")),
+    ]
+    assert made.prepare[1][0] == AttachGuest("target0", writable=False)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +298,7 @@ def test_a_held_job_is_given_its_limits_and_its_disk_is_drained() -> None:
     ],
 )
 def test_job_commands_in_both_forms(operation: op.Operation, command: Command) -> None:
-    assert plan(operation) == Plan(command, settle=(AwaitJobs(),))
+    assert plan(operation) == Plan(command, settle=(AwaitRest(),))
 
 
 def test_formats_are_filled_in_wherever_they_stand() -> None:

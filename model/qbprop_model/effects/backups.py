@@ -123,6 +123,7 @@ def start_backup(op: Backup, world: State) -> str:
         serial=serial,
         auto_finalize=op.auto_finalize,
         auto_dismiss=op.auto_dismiss,
+        on_target_error=op.on_target_error,
         left=copied,
     )
     if found is not None and op.bitmap is not None:

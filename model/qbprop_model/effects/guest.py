@@ -51,6 +51,17 @@ def detected(op: Write | WriteCompressed, node: Node) -> bool:
     return node.detect_zeroes != "off" and all_zero(op.data, op.offset, op.length)
 
 
+def _copied_before(op: Request, name: str, world: State) -> Refusal | None:
+    """Let the jobs of a disk copy first; the error that the guest gets if that fails (1.2)."""
+    try:
+        copy_before(world, name, op.offset, op.length)
+    except Refused as refused:
+        for each in world.filters(name):
+            _touch(world, each, op)
+        return refused.refusal
+    return None
+
+
 def _store(world: State, name: str, image: Image | None, op: Request) -> None:
     """Put the written image back; set bits of the disk and of all filters above it."""
     if image is not None:
@@ -83,7 +94,8 @@ def _(op: Flush, world: State) -> Outcome:
 @effect.register
 def _(op: Write, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
-    copy_before(world, name, op.offset, op.length)
+    if failed := _copied_before(op, name, world):
+        return Outcome(refusal=failed)
     if detected(op, node):
         unmap = node.detect_zeroes == "unmap"
         image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
@@ -122,8 +134,8 @@ def _(op: WriteCompressed, world: State) -> Outcome:
 @effect.register
 def _(op: WriteZeroes, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
-    if op.length:
-        copy_before(world, name, op.offset, op.length)
+    if op.length and (failed := _copied_before(op, name, world)):
+        return Outcome(refusal=failed)
     unmap = op.unmap and (node.discard or not world.filters(name))
     image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     _store(world, name, image, op)

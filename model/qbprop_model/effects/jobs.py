@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.expectation import NOISE, JobEnd, Reason
+from qbprop_model.expectation import NOISE, STOPPED, JobEnd, Reason
 from qbprop_model.image import Alloc, Chain, Image, Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
@@ -24,7 +24,7 @@ from qbprop_model.operations import (
     JobSetSpeed,
     OpenOutcomeError,
 )
-from qbprop_model.ranges import Ranges, minus, plus, within
+from qbprop_model.ranges import Ranges, minus, plus, total, within
 from qbprop_model.state import Outcome, State
 
 # --- going on ------------------------------------------------------------------------------
@@ -54,22 +54,30 @@ def go_on(world: State, ids: Iterable[str]) -> None:
             wait_for_group(world, job_id)
     for job_id, reason in failed.items():
         if job_id in world.jobs and world.jobs[job_id].active:
-            fail(world, job_id, reason)
+            meet_error(world, job_id, reason)
 
 
 def copy(world: State, job_id: str, ranges: Ranges) -> None:
     """Copy whole job clusters to the target; raises :class:`Refused` where that fails."""
     if not ranges:
         return
-    job = world.jobs[job_id]
-    source = world.chain(world.nodes[job.node].image)
-    written = world.rules.transfer(replace(job, source=source), target_chain(world, job), ranges)
-    world.images[job.target] = written
-    left = job.left
-    for start, end in ranges:
-        left = minus(left, start, end)
-    limited = job.limited or world.rules.limits(job)
-    world.jobs[job_id] = replace(job, left=left, limited=limited)
+    pieces = job_clusters(world.jobs[job_id], ranges) if world.jobs[job_id].serial else [ranges]
+    for piece in pieces:
+        job = world.jobs[job_id]
+        source = world.chain(world.nodes[job.node].image)
+        reading = replace(job, source=source)
+        world.images[job.target] = world.rules.transfer(reading, target_chain(world, job), piece)
+        left = job.left
+        for start, end in piece:
+            left = minus(left, start, end)
+        limited = job.limited or world.rules.limits(job)
+        world.jobs[job_id] = replace(job, left=left, limited=limited)
+
+
+def job_clusters(job: Job, ranges: Ranges) -> list[Ranges]:
+    """The job clusters of some ranges, one by one."""
+    starts = (at for start, end in ranges for at in range(start, end, job.cluster))
+    return [((at, at + job.cluster),) for at in starts]
 
 
 def target_chain(world: State, job: Job) -> Chain:
@@ -80,15 +88,22 @@ def target_chain(world: State, job: Job) -> Chain:
 
 
 def copy_before(world: State, node: str, offset: int, length: int) -> None:
-    """A guest is about to write to a disk: its jobs copy what they still need of that (6.2)."""
+    """A guest is about to write to a disk: its jobs copy what they still need of that (6.2).
+
+    Raises :class:`Refused` where that fails; the guest gets the error and the job does not.
+    """
     for job_id, job in list(world.jobs.items()):
         if job.node != node or not job.active:
             continue
         start, end = world.rules.intercepted(job, offset, length)
+        needed = within(job.left, start, end)
         try:
-            copy(world, job_id, within(job.left, start, end))
-        except Refused:
-            raise OpenOutcomeError("what a failed copy before a write leaves") from None
+            copy(world, job_id, needed)
+        except Refused as refused:
+            if total(needed) > job.cluster or len(world.filters(node)) > 1:
+                raise OpenOutcomeError("what a failed copy before a write leaves") from None
+            spoil_target(world, job_id)
+            raise Refused(Reason.COPY_BEFORE_FAILED) from refused
         met = plus(job.met, start, end)
         world.jobs[job_id] = replace(world.jobs[job_id], met=met)
     for job_id in [key for key, job in world.jobs.items() if world.rules.ends_by_itself(job)]:
@@ -128,15 +143,45 @@ def finalize(world: State, group: Iterable[str]) -> None:
         conclude(world, job_id, failed=False)
 
 
+def meet_error(world: State, job_id: str, reason: Reason) -> None:
+    """The target has refused a write of the job (table of semantics 6.5)."""
+    job = world.jobs[job_id]
+    action = world.rules.error_action(job)
+    if job.speed:
+        raise OpenOutcomeError("when a limited job notices its error")
+    if action == "report":
+        fail(world, job_id, reason)
+    elif action == "ignore" or not job.serial:
+        raise OpenOutcomeError("how often the job tries, or what it has copied by then")
+    elif job.bitmap is not None and job.bitmap_mode == "always":
+        raise OpenOutcomeError("what a job that has stopped copies while it is cancelled")
+    else:
+        spoil_target(world, job_id)
+        world.tell(job_id, STOPPED)
+        set_status(world, job_id, "paused")
+        world.jobs[job_id] = replace(world.jobs[job_id], faulty=True)
+
+
+def spoil_target(world: State, job_id: str) -> None:
+    """A job cluster was not copied: where it is several clusters of the target, some may be."""
+    job = world.jobs[job_id]
+    if world.images[job.target].cluster_size < job.cluster:
+        world.images[job.target] = blur(world.images[job.target])
+        world.vague |= {job.target}
+
+
 def fail(world: State, job_id: str, reason: Reason) -> None:
     """The job has met an error that it reports; its group is cancelled (6.5, 6.6)."""
     job = world.jobs[job_id]
-    exact = job.serial
-    if not exact:
+    if job.serial:
+        spoil_target(world, job_id)
+        world.ends[job_id] = JobEnd(job.length, job.offset, error=reason, speed=job.speed)
+    else:
         blur_target(world, job_id)
-    world.ends[job_id] = JobEnd(None, None, error=reason, speed=job.speed)
+        world.ends[job_id] = JobEnd(None, None, error=reason, speed=job.speed)
     world.jobs[job_id] = replace(job, error=reason)
-    world.tell(job_id, "ERRORS write report", "aborting", "COMPLETED!")
+    errors = "ERROR" if job.serial else "ERRORS"
+    world.tell(job_id, f"{errors} write report", "aborting", "COMPLETED!")
     siblings = [each for each in members(job_id, job) if each != job_id]
     conclude(world, job_id, failed=True)
     for each in siblings:
@@ -156,6 +201,8 @@ def cancel(world: State, job_id: str) -> None:
         if world.rules.copied_now(replace(job, status="running")):
             offset = None
             blur_target(world, job_id)
+            if job.faulty:
+                world.tell(job_id, f"[{STOPPED}]")
     world.ends[job_id] = JobEnd(job.length, offset, Reason.JOB_CANCELLED, speed=job.speed)
     world.jobs[job_id] = replace(world.jobs[job_id], error=Reason.JOB_CANCELLED)
     world.tell(job_id, "aborting", "CANCELLED")

@@ -12,6 +12,7 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
+    AwaitRest,
     DetachGuest,
     GuestRequest,
     HumanCommand,
@@ -148,8 +149,9 @@ def _(step: object, test: Test, refusal: Refusal | None) -> None:
     """Nothing: the monitor's qemu-io holds a disk for a request only."""
 
 
-@perform.register
-def _(step: AwaitJobs, test: Test, refusal: Refusal | None) -> None:
+@perform.register(AwaitJobs)
+@perform.register(AwaitRest)
+def _(step: object, test: Test, refusal: Refusal | None) -> None:
     """Nothing: what waits for a job is told from its name."""
 
 

@@ -13,6 +13,7 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
+    AwaitRest,
     DetachGuest,
     GuestRequest,
     HumanCommand,
@@ -109,6 +110,7 @@ def _(step: UntilConcluded, script: Script) -> Iterator[str]:
     yield from calls(step.undo, script)
 
 
-@calls.register
-def _(step: AwaitJobs, script: Script) -> Iterator[str]:
+@calls.register(AwaitJobs)
+@calls.register(AwaitRest)
+def _(step: object, script: Script) -> Iterator[str]:
     yield "jobs_end"

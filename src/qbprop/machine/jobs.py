@@ -1,8 +1,9 @@
 """Jobs in flight: started so that they stay, commanded, and brought to their end."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from qbprop_model.operations import (
     JobPause,
     JobResume,
     JobSetSpeed,
+    OnError,
     Operation,
     Read,
     Resize,
@@ -44,6 +46,7 @@ VERBS: tuple[type[JobCommand], ...] = (
     JobDismiss,
     JobComplete,
 )
+ACTIONS: tuple[OnError, ...] = ("stop", "report", "stop", "enospc")
 GOOD: dict[str, tuple[type[JobCommand], ...]] = {
     "running": (JobPause, JobSetSpeed, JobCancel, JobPause),
     "paused": (JobResume, JobSetSpeed, JobCancel, JobResume, JobResume),
@@ -59,11 +62,12 @@ def active(world: State) -> list[str]:
     return [job_id for job_id, job in world.jobs.items() if job.active]
 
 
-def held(draw: st.DrawFn, world: State, chosen: Backup, *, kind: str | None = None) -> Backup:
+def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backup] = ()) -> Backup:
     """A backup that stays in flight, in one of the ways that are deterministic (6.7)."""
-    kind = kind or pick(draw, ("limited", "limited", "pending", "endless", "limited"))
+    kind = pick(draw, ("limited", "limited", "pending", "endless", "limited", "failing"))
     names = [name for name in FILTERS if name not in world.nodes]
-    ids = [job_id for job_id in JOBS if job_id not in world.jobs]
+    others = {each.job for each in beside}
+    ids = [job_id for job_id in JOBS if job_id not in world.jobs and job_id not in others]
     chosen = replace(
         chosen,
         job=ids[0] if ids else JOBS[0],
@@ -71,11 +75,16 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, *, kind: str | None = No
         auto_dismiss=not seldom(draw, 3),
         auto_finalize=kind != "pending" and not seldom(draw, 4),
     )
+    image = world.images.get(chosen.target)
+    if isinstance(chosen, DriveBackup) and chosen.mode == "absolute-paths":
+        image = None
+    serial: dict[str, Any] = {"max_workers": 1}
+    serial["max_chunk"] = 65536 if image is None else world.rules.job_cluster(image)
     if kind == "limited":
-        image = world.images.get(chosen.target)
-        fresh = isinstance(chosen, DriveBackup) and chosen.mode == "absolute-paths"
-        cluster = 65536 if fresh or image is None else world.rules.job_cluster(image)
-        return replace(chosen, speed=1, max_workers=1, max_chunk=cluster)
+        return replace(chosen, speed=1, **serial)
+    if kind == "failing" and image is not None and image.format == "qcow2":
+        action = pick(draw, ACTIONS)
+        return replace(chosen, compress=True, on_target_error=action, **serial)
     if kind == "endless" and chosen.target in world.images:
         if isinstance(chosen, DriveBackup):
             chosen = replace(chosen, mode="existing")
@@ -204,7 +213,10 @@ def endings(world: World) -> Iterator[Operation]:
             scratch.apply(operation)
         except InvalidOperationError:
             operation = JobCancel(job=job_id)
-            scratch.apply(operation)
+            try:
+                scratch.apply(operation)
+            except InvalidOperationError:
+                return  # how it ends is open; then there is nothing to compare
         yield operation
 
 
@@ -214,7 +226,7 @@ def _ending(job_id: str, job: Job) -> Operation:
             return JobDismiss(job=job_id)
         case "pending":
             return JobFinalize(job=job_id)
-        case "paused":
+        case "paused" if not job.faulty:
             return JobResume(job=job_id)
         case "running" if not job.endless and job.speed:
             return JobSetSpeed(job=job_id)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from qbprop.machine.backups import backup
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_merge, by_name
 from qbprop.machine.draws import below, find, pick, seldom, sited
+from qbprop.machine.jobs import held
 from qbprop.machine.refusals import refused_action
 from qbprop_model.operations import (
     Abort,
@@ -59,7 +60,9 @@ def _action(draw: st.DrawFn, world: World, before: list[Action], *, grouped: boo
     if kind == "again" and named:
         return _again(draw, world, *pick(draw, named))
     if kind == "backup":
-        return backup(draw, world, [action for action in before if isinstance(action, Backup)])
+        beside = [action for action in before if isinstance(action, Backup)]
+        chosen = backup(draw, world, beside)
+        return held(draw, world, chosen, beside) if seldom(draw, 3) else chosen
     if kind == "add" or not sited(world):
         return bitmap_add(draw, world)
     if isinstance(kind, str):

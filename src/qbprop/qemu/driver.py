@@ -23,7 +23,7 @@ from qbprop.qemu.monitor import Command, Error, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import DRAIN, plan, target_file
-from qbprop.qemu.primitives import AwaitJobs, GuestRequest
+from qbprop.qemu.primitives import AwaitRest, GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import (
     EXPORTS_QUERY,
@@ -138,13 +138,13 @@ class Driver:
         """
         with self._tainting():
             planned = plan(operation)
-            if rests and AwaitJobs() not in planned.settle:
+            if rests and not planned.settle:
                 # What a guest does may leave a job nothing to do; it notices when it is drained.
-                planned = replace(planned, settle=(*planned.settle, DRAIN, AwaitJobs()))
+                planned = replace(planned, settle=(DRAIN, AwaitRest()))
             queries = [digest_query(node, name) for node, name in digests]
             nodes = not _reaches_no_node(operation)
             queries += [NODES_QUERY] if nodes else []
-            jobs = AwaitJobs() in planned.settle or (nodes and self._performer.jobs)
+            jobs = planned.settle or (nodes and self._performer.jobs)
             queries += [JOBS_QUERY] if jobs else []
             outcome = self._performer.perform(planned, queries, rests)
             if isinstance(operation, AddDisk) and outcome.refused is None:

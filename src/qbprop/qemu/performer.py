@@ -11,6 +11,7 @@ from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
+    AwaitRest,
     DetachGuest,
     GuestRequest,
     HumanCommand,
@@ -25,6 +26,9 @@ from qbprop.qemu.primitives import (
 )
 from qbprop.qemu.query import accepted, refusal
 from qbprop_model.data import Bytes
+
+ERROR_STOPPED = "error-stopped"
+"""As a job's rest: the status ``paused``, behind an error."""
 
 
 @dataclass
@@ -155,7 +159,9 @@ class Performer:
             case ReleaseGuest(name):
                 self._guest.release(name)
             case AwaitJobs():
-                self._await_jobs(outcome)
+                self._await_jobs(outcome, None)
+            case AwaitRest():
+                self._await_jobs(outcome, self._rests)
         return None
 
     def _ask_human_monitor(self, step: HumanCommand) -> str:
@@ -165,10 +171,9 @@ class Performer:
             raise RequestRefused(Refused("qmp", "HMP", text))
         return text
 
-    def _await_jobs(self, outcome: Outcome) -> None:
-        """Wait for the rest of each job, as `AwaitJobs` says."""
+    def _await_jobs(self, outcome: Outcome, rests: Mapping[str, str] | None) -> None:
+        """Wait for each job to come to rest; None: for those that were created, to be gone."""
         self._take_events(outcome)
-        rests = self._rests
         if rests is None or outcome.refused is not None:
             created = [e.data["id"] for e in outcome.events if e.data.get("status") == "created"]
             rests = {job: "null" for job in created if job in self.jobs}
@@ -177,14 +182,17 @@ class Performer:
 
     def _await_status(self, job: str, status: str, outcome: Outcome) -> None:
         """Wait until a job has come to a status, or has concluded."""
+        failed = status != ERROR_STOPPED
+        wanted = "paused" if status == ERROR_STOPPED else status
 
         def rests(event: Event) -> bool:
+            nonlocal failed
             data = event.data
-            return (
-                event.name == "JOB_STATUS_CHANGE"
-                and data["id"] == job
-                and data["status"] in (status, "concluded", "null")
-            )
+            if event.name == "BLOCK_JOB_ERROR" and data["device"] == job:
+                failed = True
+            if event.name != "JOB_STATUS_CHANGE" or data["id"] != job:
+                return False
+            return data["status"] in ("concluded", "null") or (failed and data["status"] == wanted)
 
         if not any(map(rests, outcome.events)):
             try:

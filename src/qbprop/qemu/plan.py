@@ -11,6 +11,7 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
+    AwaitRest,
     DetachGuest,
     FormatOf,
     GuestKind,
@@ -174,7 +175,9 @@ def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:
     """A job with a speed limit has copied what that allows when its disk was drained."""
     backups = [each for each in actions if isinstance(each, op.Backup)]
     if any(each.speed for each in backups):
-        return (AwaitJobs(), DRAIN)
+        return (AwaitRest(), DRAIN)
+    if any(each.lasting for each in backups):
+        return (AwaitRest(),)
     return (AwaitJobs(),) if backups else ()
 
 
@@ -186,7 +189,7 @@ def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:
 @plan.register(op.JobDismiss)
 @plan.register(op.JobSetSpeed)
 def _(operation: op.JobCommand) -> Plan:
-    return Plan(_job_command(operation), settle=(AwaitJobs(),))
+    return Plan(_job_command(operation), settle=(AwaitRest(),))
 
 
 def _job_command(operation: op.JobCommand) -> Command:
@@ -204,15 +207,22 @@ def _job_command(operation: op.JobCommand) -> Command:
 
 
 def _open_targets(actions: tuple[op.Action, ...]) -> tuple[tuple[Primitive, Primitive], ...]:
-    """Open each target of a ``blockdev-backup`` once, for guests to read, until its job is over."""
+    """Open each target of a ``blockdev-backup`` once, and close it afterwards.
+
+    That of a job that may outlive the operation is closed behind the job, and guests read it.
+    """
+    lasting = any(isinstance(each, op.Backup) and each.lasting for each in actions)
     jobs = {each.target: each.job for each in actions if isinstance(each, op.BlockdevBackup)}
     steps: list[tuple[Primitive, Primitive]] = []
     for target, job in jobs.items():
         opened = Command("blockdev-add", image_options(target, target_file(target)))
         closed = Command("blockdev-del", {"node-name": target})
+        if job is None or not lasting:
+            steps.append((opened, closed))
+            continue
+        steps.append((opened, UntilConcluded(job, closed)))
         guest = AttachGuest(target, writable=False)
-        for step, undo in ((opened, closed), (guest, ReleaseGuest(target))):
-            steps.append((step, undo if job is None else UntilConcluded(job, undo)))
+        steps.append((guest, UntilConcluded(job, ReleaseGuest(target))))
     return tuple(steps)
 
 

@@ -106,10 +106,12 @@ class ReleaseGuest:
 
 @dataclass(frozen=True, slots=True)
 class AwaitJobs:
-    """Wait until every job that the operation moves has come to the status where it rests.
+    """Wait until every job that was created by the steps before is gone (status ``null``)."""
 
-    Where nothing is said of them, until every job that was created before is gone (``null``).
-    """
+
+@dataclass(frozen=True, slots=True)
+class AwaitRest:
+    """Wait until every job that the operation moves has come to the status where it rests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ Primitive = (
     | ReattachGuest
     | ReleaseGuest
     | AwaitJobs
+    | AwaitRest
     | UntilConcluded
 )
 

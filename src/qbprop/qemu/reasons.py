@@ -148,6 +148,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Required max-chunk \(\d+\) is less than backup cluster size \({_ANY}\)$"),
     ),
     Reason.WORKERS_OUT_OF_RANGE: (_qmp(r"^max-workers must be between 1 and "),),
+    Reason.COPY_BEFORE_FAILED: (
+        _guest("EIO", r"^nbd_\w+: [a-z-]+: command failed: Input/output error$"),
+        _guest("EIO", r"^write failed: "),
+    ),
     Reason.JOB_NOT_FOUND: (_qmp(r"^Job not found$"),),
     Reason.BLOCK_JOB_NOT_FOUND: (
         Row("qmp", "DeviceNotActive", rf"^Block job '{_ANY}' not found$"),

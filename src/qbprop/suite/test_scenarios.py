@@ -1,4 +1,4 @@
-"""iotest 124 on a live QEMU, with both ways of guest I/O."""
+"""iotest 124 and the matrix of iotest 257 on a live QEMU, with both ways of guest I/O."""
 
 from typing import Literal
 
@@ -6,16 +6,30 @@ import pytest
 
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
-from qbprop.suite.scenarios import SCENARIOS, Scenario, perform
+from qbprop.suite import scenarios, scenarios_257
+from qbprop.suite.scenarios import SCENARIOS, Scenario
+from qbprop.suite.scenarios_257 import MATRIX, Cell
+
+Transport = Literal["nbd", "hmp"]
+both_ways = pytest.mark.parametrize("transport", ["nbd", "hmp"])
 
 
-@pytest.mark.parametrize("transport", ["nbd", "hmp"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_iotest_124(
-    scenario: Scenario, transport: Literal["nbd", "hmp"], pytestconfig: pytest.Config
-) -> None:
+def lab(transport: Transport, config: pytest.Config) -> Lab:
+    """Where the scenarios run."""
     if transport == "nbd":
         pytest.importorskip("nbd", reason="libnbd's Python module is missing")
-    binaries = find_binaries(pytestconfig.getoption("--qemu"))
-    with Lab(binaries, transport=transport).session() as session:
-        perform(scenario, session)
+    return Lab(find_binaries(config.getoption("--qemu")), transport=transport)
+
+
+@both_ways
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_iotest_124(scenario: Scenario, transport: Transport, pytestconfig: pytest.Config) -> None:
+    with lab(transport, pytestconfig).session() as session:
+        scenarios.perform(scenario, session)
+
+
+@both_ways
+@pytest.mark.parametrize("cell", MATRIX, ids=lambda cell: cell.name)
+def test_iotest_257(cell: Cell, transport: Transport, pytestconfig: pytest.Config) -> None:
+    with lab(transport, pytestconfig).session() as session:
+        scenarios_257.perform(cell, session)

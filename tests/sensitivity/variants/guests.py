@@ -6,7 +6,6 @@ from typing import Any
 from tests.sensitivity.registry import wrong_effect, wrong_rule
 
 from qbprop_model.effects import guest, jobs
-from qbprop_model.image import Alloc, Chain, Image
 from qbprop_model.jobs import Job
 from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
@@ -45,12 +44,6 @@ class NothingCopiesNothing(Rules):
         return super().intercepted(job, offset, length) if length else (0, 0)
 
 
-@wrong_rule("the target gets the disk's bytes of now")
-class CopiesTheBytesOfNow(Rules):
-    def transfer(self, job: Job, target: Chain, ranges: Ranges) -> Image:
-        return super().transfer(replace(job, point_in_time=self.view(job.source)), target, ranges)
-
-
 @wrong_effect("a job copies again what a guest had copied before", jobs, "copy")
 def copied_again(original: Any) -> Any:
     def copy(world: State, job_id: str, ranges: Ranges) -> None:
@@ -79,13 +72,6 @@ def discards_pass_filters(original: Any) -> Any:
         return [] if world.nodes[node].discard else found
 
     return filters
-
-
-@wrong_rule("zeroes reach the target as data")
-class ZeroesTravelAsData(Rules):
-    def copied_kinds(self, job: Job, start: int, end: int) -> Any:
-        for s, e, kind in super().copied_kinds(job, start, end):
-            yield s, e, Alloc.DATA if kind is Alloc.ZERO else kind
 
 
 @wrong_effect("a filter's bitmaps record nothing", guest, "_touch")

@@ -69,12 +69,6 @@ class AlwaysForgetsTheRest(Rules):
         return bitmap
 
 
-@wrong_rule("mode always keeps all of the copy set's first range when a job fails")
-class AlwaysKeepsByGranularity(Rules):
-    def uncopied(self, bitmap: Bitmap, left: Ranges, size: int) -> Bitmap:
-        return super().uncopied(bitmap, left[:1], size)
-
-
 @wrong_rule("mode always forgets the last job cluster that was not copied")
 class AlwaysForgetsTheLast(Rules):
     def uncopied(self, bitmap: Bitmap, left: Ranges, size: int) -> Bitmap:
@@ -137,9 +131,6 @@ def _accepts(description: str, name: str, status: str, verb: str, *, accepted: b
 
 _accepts("a pending job can be paused", "PendingPauses", "pending", "pause", accepted=True)
 _accepts("a pending job takes a speed", "PendingSpeeds", "pending", "set-speed", accepted=True)
-_accepts(
-    "a concluded job can be cancelled", "ConcludedCancels", "concluded", "cancel", accepted=True
-)
 _accepts("a running job can be finalized", "RunningFinalizes", "running", "finalize", accepted=True)
 _accepts("a running job can be completed", "RunningCompletes", "running", "complete", accepted=True)
 _accepts("a paused job takes no speed", "PausedTakesNoSpeed", "paused", "set-speed", accepted=False)
