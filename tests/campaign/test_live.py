@@ -14,6 +14,8 @@ from tests.campaign.machines import ForgetsPartialCluster, SmallMachine, run
 
 from qbprop.campaign.known import KnownFinding
 from qbprop.errors import EnvironmentProblem, QbpropError
+from qbprop.export.certify import BUG
+from qbprop.export.certify import run as run_script
 from qbprop.lab import Lab
 from qbprop.machine import drawn, step_rule
 from qbprop.qemu.binaries import find_binaries
@@ -79,6 +81,18 @@ def test_a_wrong_rule_is_found_shrunk_and_shown_again(tmp_path: Path) -> None:
     assert trace.header.finding.id == finding.id
     assert trace.header.seed == 1
     lab = Lab(find_binaries(None))
+    folder = tmp_path / "findings" / finding.id
+    assert run_script((folder / "reproduce.sh").read_text(), lab.binaries)[0] == BUG
+    assert {path.name for path in folder.iterdir()} >= {"iotest.py", "iotest.py.out", "bisect.sh"}
+    about = json.loads((folder / "finding.json").read_text())
+    assert about["certificate"] == {
+        "replays": 5,
+        "disagreed": 5,
+        "racy": False,
+        "minimal": True,
+        "without": ["passes"] * 3,
+    }
+    assert about["lost"] + about["spare"]
     with lab.session(rules) as session:
         found = play(session, trace.examples)
     assert found is not None

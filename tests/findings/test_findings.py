@@ -41,6 +41,22 @@ def test_the_bug_is_still_there(path: Path, pytestconfig: pytest.Config) -> None
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+def test_its_identity_does_not_depend_on_how_the_guest_is_reached(
+    path: Path, pytestconfig: pytest.Config
+) -> None:
+    named = read_trace(path).header.finding
+    assert named is not None
+    binaries = find_binaries(pytestconfig.getoption("--qemu"))
+    with Lab(binaries, transport="hmp", timeout=HANG_SECONDS).session() as session:
+        version = session.driver.version
+        if named.id not in known_ids(shipped_known(), version):
+            pytest.skip(f"QEMU {version} is not known to have this bug")
+        finding = play(session, read_trace(path).examples)
+    assert finding is not None
+    assert PAGES[finding.id] == PAGES[named.id]
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
 def test_no_operation_can_be_left_out(path: Path, pytestconfig: pytest.Config) -> None:
     trace = read_trace(path)
     assert trace.header.finding is not None
