@@ -44,6 +44,10 @@ sensitivity: ready ## how soon live QEMU contradicts each wrong rule (ARGS="--se
 bench: ready ## what a step costs beside the bare traffic with QEMU (ARGS="--memory 10000")
 	@$(PYTHON) -m benchmarks $(ARGS)
 
+.PHONY: qemu
+qemu: ## build a small QEMU from Debian's sources, in build/qemu (ARGS="FOLDER", see --help)
+	@scripts/build-qemu $(or $(ARGS),build/qemu)
+
 .PHONY: clean
 clean: ## remove what was built; .venv and qbprop-runs stay
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
