@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.sensitivity.registry import Variant
 
+from qbprop.campaign.known import known_ids, shipped_known
+from qbprop.hazards import Hazard, Hazards, known_hazards
 from qbprop.machine import BlockMachine
-from qbprop.session import Session
+from qbprop.session import Accepts, Session
 from qbprop_model.expectation import Contents, Expectation
 from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.rules import Rules
@@ -21,21 +23,32 @@ from qbprop_model.world import World
 
 Trace = tuple[Operation, ...]
 
+QEMU = "7.2"
+"""The QEMU whose known bugs are shunned, as a campaign does."""
+
 
 class _Recorder:
     """What the machine needs of a session; it performs nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, shunned: frozenset[Hazard]) -> None:
+        self.shunned = shunned
         self.traces: list[Trace] = []
         self.trace: list[Operation] = []
-        self.world = World(Rules())
+        self.begin()
 
     def begin(self) -> None:
         self.close()
         self.world = World(Rules())
+        self._hazards = Hazards()
 
-    def step(self, operation: Operation) -> None:
-        self.world.apply(operation)
+    def step(self, operation: Operation, accepts: Accepts) -> None:
+        before = self.world.copy()
+        expected = self.world.apply(operation)
+        provoked = tuple(self._hazards.provoked(operation, expected, before))
+        if not accepts(expected, provoked):
+            self.world = before
+            raise InvalidOperationError("an operation that is not wanted")
+        self._hazards.see(provoked, before, self.world)
         self.trace.append(operation)
 
     def finish(self, *, thorough: bool) -> None:
@@ -49,7 +62,8 @@ class _Recorder:
 
 def draw_examples(count: int, steps: int, seed: int) -> list[Trace]:
     """About ``count`` examples of the machine; some are cut short."""
-    recorder = _Recorder()
+    shunned = known_hazards(known_ids(shipped_known(), QEMU))
+    recorder = _Recorder(shunned)
     machine = type("Dry", (BlockMachine,), {"session": cast("Session", recorder)})
     found = settings(
         max_examples=count,

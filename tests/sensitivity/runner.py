@@ -14,6 +14,7 @@ from tests.sensitivity.registry import Variant
 from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.findings import Finding
+from qbprop.hazards import known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
@@ -56,6 +57,7 @@ def measure(
 
     with variant.active() as rules, lab.session(rules) as session:
         known = known_ids(shipped_known(), session.driver.version)
+        session.shunned = known_hazards(known)
 
         class Measured(BlockMachine):
             def __init__(self) -> None:
@@ -71,7 +73,7 @@ def measure(
                 nonlocal found
                 if finding.id in known:
                     return True
-                found = finding
+                found, self.over = finding, True
                 raise _Over
 
         body: dict[str, Any] = {"session": session, "thorough": False}
