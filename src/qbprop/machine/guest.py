@@ -138,19 +138,32 @@ def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """Grow, shrink, same, to zero; every other time there and back again.
 
-    Then the end of the disk is written before, so that there is something to be cut off.
+    Then the end of the disk is written before, so that there is something to be cut off. Behind
+    it the seam, where the disk ended in between, is mostly read or written over.
     """
     name = pick(draw, present(world))
     node, old = world.nodes[name], world.size(world.nodes[name])
     ref, size = named(draw, world, name), new_size(draw, world, node)
-    resize = Resize(node=ref, size=size)
+    resize, low = Resize(node=ref, size=size), min(size, old)
     if old % SECTOR or seldom(draw, 2):
-        return (resize,)
-    low = min(size, old)
+        return (resize, *across(draw, ref, low, size))
     offset = max(0, low - pick(draw, (0, SECTOR, 65536)), old - LENGTH_LIMIT)
     write = Write(node=ref, offset=offset, length=old - offset, **data(draw))
-    back = Resize(node=ref, size=pick(draw, (old, max(size, old), low + SECTOR)))
-    return (resize, back) if seldom(draw, 3) else (write, resize, back)
+    end = pick(draw, (old, max(size, old), low + SECTOR))
+    back = (resize, Resize(node=ref, size=end), *across(draw, ref, low, end))
+    return back if seldom(draw, 3) else (write, *back)
+
+
+def across(draw: st.DrawFn, ref: str, seam: int, end: int) -> tuple[Operation, ...]:
+    """A read or a write across byte ``seam`` of a disk of ``end`` bytes, or neither."""
+    kind = pick(draw, ("read", "read", "write", "nothing"))
+    start = max(0, seam - pick(draw, (SECTOR, JOB_CLUSTER, LENGTH_LIMIT - SECTOR)))
+    if kind == "nothing" or start >= end:
+        return ()
+    if kind == "read":
+        return (Read(node=ref, offset=start, length=min(LENGTH_LIMIT, end - start)),)
+    length = min(seam + SECTOR, end) - start
+    return (Write(node=ref, offset=start, length=length, **data(draw)),)
 
 
 def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
@@ -165,7 +178,7 @@ def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
         size = pick(draw, [SMALL, old, SMALL - SECTOR])
     if qcow2:
         size = max(size, old - SHRINK_LIMIT * image.cluster_size)
-    elif seldom(draw, 6):
+    elif seldom(draw, 3):
         size += 1000
     finest = min((bitmap.granularity for bitmap in node.bitmaps.values()), default=1 << 31)
     return old if size // finest > BITS_LIMIT else size
