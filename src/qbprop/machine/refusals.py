@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from qbprop.machine.backups import MODES, backup, create_image
-from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command
+from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, bitmap_merge
 from qbprop.machine.draws import (
     SECTOR,
     below,
@@ -124,24 +124,25 @@ def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
 
 
 def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
-    """A merge from or into nothing, or between disks of different sizes."""
+    """A merge from or into nothing, or between disks of different sizes.
+
+    The good sources stand mostly before the bad one: what they brought must go again.
+    """
     node, name = mistaken(draw, world)
-    disks = sited(world)
-    if not disks or seldom(draw, 3):
+    if not sited(world) or seldom(draw, 3):
         return BitmapMerge(node=node, target=name, sources=(MergeSource(name=BITMAPS[0]),))
-    where = pick(draw, disks)
-    sources = [
+    good = bitmap_merge(draw, world)
+    into = find(world, good.node)
+    unlike = [
         MergeSource(name=bitmap, node=other)
-        for other in disks
+        for other in sited(world)
         for bitmap in sorted(world.nodes[other].bitmaps)
+        if into is not None and world.size(world.nodes[other]) != world.size(into)
     ]
-    size = world.size(world.nodes[where])
-    unlike = [source for source in sources if world.size(world.nodes[source.node or ""]) != size]
     culprit = pick(draw, [MergeSource(name=name, node=node), *unlike])
-    chosen = [pick(draw, sources) for _ in range(pick(draw, (1, 0, 2)))]
-    chosen.insert(len(chosen) - below(draw, len(chosen) + 1), culprit)
-    target = pick(draw, sorted(world.nodes[where].bitmaps))
-    return BitmapMerge(node=named(draw, world, where), target=target, sources=tuple(chosen))
+    chosen = list(good.sources)
+    chosen.insert(below(draw, len(chosen) + 1) if seldom(draw, 3) else len(chosen), culprit)
+    return replace(good, sources=tuple(chosen))
 
 
 def refused_by_name(draw: st.DrawFn, world: World) -> Action:
