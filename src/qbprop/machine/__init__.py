@@ -120,7 +120,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @rule(op=drawn(guest.write_compressed))
-    def write_compressed(self, op: Operation) -> None:
+    @rule(ops=drawn(guest.write_compressed))
+    def write_compressed(self, ops: Iterable[Operation]) -> None:
         """A compressed write."""
-        self.perform(op)
+        self.perform(ops)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
+from qbprop_model.image import Alloc, Image
 from qbprop_model.operations import NODES
 from qbprop_model.state import Node, State
 
@@ -92,16 +93,28 @@ def byte_range(draw: st.DrawFn, world: State, node: Node) -> tuple[int, int]:
     size = world.size(node)
     grain = pick(draw, grains(world, node))
     last = size // grain
-    place = below(draw, 8)
+    place = below(draw, 12)
+    start, end = extent(draw, world.images[node.image]) if place > 7 else (0, size)
     if place < 6:
         offset = below(draw, min(last, 8) + 1 if place < 3 else last + 1) * grain
-    else:
+    elif place < 8:
         offset = size - pick(draw, (SECTOR, 0, grain, 1, grain + SECTOR))
+    else:
+        offset = start
     offset += pick(draw, (0, 0, 0, -SECTOR, SECTOR, -1, 1, 37, grain // 2))
     offset = min(max(offset, 0), size)
     lengths = (SECTOR, grain, grain + SECTOR, 2 * grain, grain - SECTOR, 1, 3 * grain, 5000, 0)
-    length = min(pick(draw, (*lengths, size - offset)), LENGTH_LIMIT)
+    whole = (end - offset,) * (1 if place < 8 else len(lengths))
+    length = min(max(pick(draw, (*lengths, *whole)), 0), LENGTH_LIMIT)
     return offset, min(length, size - offset)
+
+
+def extent(draw: st.DrawFn, image: Image) -> tuple[int, int]:
+    """``(start, end)`` of what a layer holds in one way; each way as often, the rare ones too."""
+    runs = list(image.alloc.runs(0, image.size))
+    kinds = sorted({kind for _, _, kind in runs})
+    kind = pick(draw, kinds) if kinds else Alloc.NONE
+    return pick(draw, [run[:2] for run in runs if run[2] is kind] or [(0, 0)])
 
 
 def data(draw: st.DrawFn) -> dict[str, int]:

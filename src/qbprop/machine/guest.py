@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 
 from qbprop.machine.draws import (
     BITS_LIMIT,
+    JOB_CLUSTER,
     LENGTH_LIMIT,
     SECTOR,
     SMALL,
     below,
     byte_range,
     data,
+    find,
     named,
     pick,
     present,
@@ -62,12 +64,34 @@ def request(draw: st.DrawFn, world: World) -> Operation:
 
 def requests(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few guest requests in one step; none changes what the others may be."""
-    return tuple(request(draw, world) for _ in range(pick(draw, (1, 2, 3, 5))))
+    return _looked_at(draw, world, pick(draw, (1, 2, 3, 5)))
 
 
 def few(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """No request as often as some."""
-    return tuple(request(draw, world) for _ in range(pick(draw, (0, 1, 0, 3))))
+    return _looked_at(draw, world, pick(draw, (0, 1, 0, 3)))
+
+
+def _looked_at(draw: st.DrawFn, world: World, count: int) -> tuple[Operation, ...]:
+    """``count`` requests; behind every other one of them the disk is read there.
+
+    A read costs next to nothing, and what is wrong on a disk may be written over soon.
+    """
+    found: list[Operation] = []
+    for _ in range(count):
+        operation = request(draw, world)
+        found.append(operation)
+        if isinstance(operation, Write | WriteZeroes | Discard) and seldom(draw, 2):
+            found.append(read_around(world, operation.node, operation.offset, operation.length))
+    return tuple(found)
+
+
+def read_around(world: World, ref: str, offset: int, length: int) -> Read:
+    """A read of a range of a disk and of a job cluster on either side of it."""
+    node = find(world, ref)
+    size = world.size(node) if node is not None else 0
+    start, end = max(0, offset - JOB_CLUSTER), min(size, offset + length + JOB_CLUSTER)
+    return Read(node=ref, offset=start, length=min(max(0, end - start), LENGTH_LIMIT))
 
 
 def behind_writes(
@@ -91,7 +115,7 @@ def burst(
     return tuple(found)
 
 
-def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:
+def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A compressed write of whole clusters, mostly of one that is free, of a qcow2 disk."""
     able = [n for n in present(world) if world.images[world.nodes[n].image].format == "qcow2"]
     name = pick(draw, able or present(world))
@@ -106,25 +130,40 @@ def write_compressed(draw: st.DrawFn, world: World) -> WriteCompressed:
     length = pick(draw, (1, 1, 1, 2, 3)) * cluster
     offset = min(index * cluster, size)
     ref = named(draw, world, name)
-    return WriteCompressed(node=ref, offset=offset, length=min(length, size - offset), **data(draw))
+    length = min(length, size - offset)
+    write = WriteCompressed(node=ref, offset=offset, length=length, **data(draw))
+    return (write,) if seldom(draw, 2) else (write, read_around(world, ref, offset, length))
 
 
 def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """Grow, shrink, same, to zero; every other time there and back again.
 
-    Then the end of the disk is written before, so that there is something to be cut off.
+    Then the end of the disk is written before, so that there is something to be cut off. Behind
+    it the seam, where the disk ended in between, is mostly read or written over.
     """
     name = pick(draw, present(world))
     node, old = world.nodes[name], world.size(world.nodes[name])
     ref, size = named(draw, world, name), new_size(draw, world, node)
-    resize = Resize(node=ref, size=size)
+    resize, low = Resize(node=ref, size=size), min(size, old)
     if old % SECTOR or seldom(draw, 2):
-        return (resize,)
-    low = min(size, old)
+        return (resize, *across(draw, ref, low, size))
     offset = max(0, low - pick(draw, (0, SECTOR, 65536)), old - LENGTH_LIMIT)
     write = Write(node=ref, offset=offset, length=old - offset, **data(draw))
-    back = Resize(node=ref, size=pick(draw, (old, max(size, old), low + SECTOR)))
-    return (resize, back) if seldom(draw, 3) else (write, resize, back)
+    end = pick(draw, (old, max(size, old), low + SECTOR))
+    back = (resize, Resize(node=ref, size=end), *across(draw, ref, low, end))
+    return back if seldom(draw, 3) else (write, *back)
+
+
+def across(draw: st.DrawFn, ref: str, seam: int, end: int) -> tuple[Operation, ...]:
+    """A read or a write across byte ``seam`` of a disk of ``end`` bytes, or neither."""
+    kind = pick(draw, ("read", "read", "write", "nothing"))
+    start = max(0, seam - pick(draw, (SECTOR, JOB_CLUSTER, LENGTH_LIMIT - SECTOR)))
+    if kind == "nothing" or start >= end:
+        return ()
+    if kind == "read":
+        return (Read(node=ref, offset=start, length=min(LENGTH_LIMIT, end - start)),)
+    length = min(seam + SECTOR, end) - start
+    return (Write(node=ref, offset=start, length=length, **data(draw)),)
 
 
 def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
@@ -139,7 +178,7 @@ def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
         size = pick(draw, [SMALL, old, SMALL - SECTOR])
     if qcow2:
         size = max(size, old - SHRINK_LIMIT * image.cluster_size)
-    elif seldom(draw, 6):
+    elif seldom(draw, 3):
         size += 1000
     finest = min((bitmap.granularity for bitmap in node.bitmaps.values()), default=1 << 31)
     return old if size // finest > BITS_LIMIT else size

@@ -7,11 +7,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from qbprop.machine.backups import MODES, backup, create_image
-from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command
+from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, bitmap_merge
 from qbprop.machine.draws import (
     SECTOR,
     below,
     data,
+    find,
     named,
     pick,
     present,
@@ -26,6 +27,7 @@ from qbprop_model.operations import (
     NODES,
     TARGETS,
     Action,
+    Backup,
     BitmapAdd,
     BitmapMerge,
     BlockdevBackup,
@@ -122,24 +124,25 @@ def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
 
 
 def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
-    """A merge from or into nothing, or between disks of different sizes."""
+    """A merge from or into nothing, or between disks of different sizes.
+
+    The good sources stand mostly before the bad one: what they brought must go again.
+    """
     node, name = mistaken(draw, world)
-    disks = sited(world)
-    if not disks or seldom(draw, 3):
+    if not sited(world) or seldom(draw, 3):
         return BitmapMerge(node=node, target=name, sources=(MergeSource(name=BITMAPS[0]),))
-    where = pick(draw, disks)
-    sources = [
+    good = bitmap_merge(draw, world)
+    into = find(world, good.node)
+    unlike = [
         MergeSource(name=bitmap, node=other)
-        for other in disks
+        for other in sited(world)
         for bitmap in sorted(world.nodes[other].bitmaps)
+        if into is not None and world.size(world.nodes[other]) != world.size(into)
     ]
-    size = world.size(world.nodes[where])
-    unlike = [source for source in sources if world.size(world.nodes[source.node or ""]) != size]
     culprit = pick(draw, [MergeSource(name=name, node=node), *unlike])
-    chosen = [pick(draw, sources) for _ in range(pick(draw, (1, 0, 2)))]
-    chosen.insert(len(chosen) - below(draw, len(chosen) + 1), culprit)
-    target = pick(draw, sorted(world.nodes[where].bitmaps))
-    return BitmapMerge(node=named(draw, world, where), target=target, sources=tuple(chosen))
+    chosen = list(good.sources)
+    chosen.insert(below(draw, len(chosen) + 1) if seldom(draw, 3) else len(chosen), culprit)
+    return replace(good, sources=tuple(chosen))
 
 
 def refused_by_name(draw: st.DrawFn, world: World) -> Action:
@@ -151,10 +154,11 @@ def refused_by_name(draw: st.DrawFn, world: World) -> Action:
 def refused_backup(draw: st.DrawFn, world: World) -> DriveBackup | BlockdevBackup:
     """A backup with modes, a bitmap or a target that do not go together."""
     good = backup(draw, world)
-    match below(draw, 5):
+    match pick(draw, (0, 0, 0, 1, 2, 3, 4, 5)):
         case 0:
+            bitmap = good.bitmap if seldom(draw, 2) else _some_bitmap(draw, world, good)
             sync, mode = pick(draw, SYNCS), pick(draw, (None, *MODES))
-            return replace(good, sync=sync, bitmap_mode=mode)
+            return replace(good, sync=sync, bitmap=bitmap, bitmap_mode=mode)
         case 1:
             bitmap = pick(draw, (*BITMAPS, *BAD_BITMAPS))
             return replace(good, bitmap=bitmap, sync="incremental", bitmap_mode=None)
@@ -162,14 +166,35 @@ def refused_backup(draw: st.DrawFn, world: World) -> DriveBackup | BlockdevBacku
             return replace(good, node=nobody(draw, world))
         case 3:
             return replace(good, job=None)
+        case 4:
+            size = _size(world, good)
+            unlike = [n for n in TARGETS if n in world.images and world.images[n].size != size]
+            return _onto(good, pick(draw, unlike or TARGETS), compress=False)
         case _:
             target, kind = pick(draw, TARGETS), good.format if isinstance(good, DriveBackup) else ""
             if kind == "raw" or seldom(draw, 2):
-                return BlockdevBackup(
-                    node=good.node, target=target, sync=good.sync, job=good.job,
-                    bitmap=good.bitmap, bitmap_mode=good.bitmap_mode, compress=True,
-                )  # fmt: skip
+                return _onto(good, target, compress=True)
             return DriveBackup(node=good.node, target=target, sync="full", mode="existing")
+
+
+def _some_bitmap(draw: st.DrawFn, world: World, op: Backup) -> str | None:
+    """A bitmap of the disk that a backup reads, if it has one."""
+    node = find(world, op.node)
+    return pick(draw, sorted(node.bitmaps) or [op.bitmap]) if node is not None else op.bitmap
+
+
+def _size(world: World, op: Backup) -> int | None:
+    """Bytes of the disk that a backup reads."""
+    node = find(world, op.node)
+    return None if node is None else world.size(node)
+
+
+def _onto(op: Backup, target: str, *, compress: bool) -> BlockdevBackup:
+    """The same backup by ``blockdev-backup``, to another target."""
+    return BlockdevBackup(
+        node=op.node, target=target, sync=op.sync, job=op.job,
+        bitmap=op.bitmap, bitmap_mode=op.bitmap_mode, compress=compress,
+    )  # fmt: skip
 
 
 def refused_image(draw: st.DrawFn, world: World) -> Operation:

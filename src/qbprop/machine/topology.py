@@ -4,7 +4,7 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from qbprop.machine.draws import SECTOR, SMALL, below, data, pick, seldom
+from qbprop.machine.draws import SECTOR, SMALL, below, data, pick, present, seldom
 from qbprop_model.disk.creation import RAW_LIMIT
 from qbprop_model.operations import (
     DRIVES,
@@ -59,20 +59,17 @@ def layers(draw: st.DrawFn, size: int | None = None, *, data_in_it: int = 0) -> 
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended, data=data_in)
 
 
-def like_another(draw: st.DrawFn, world: World) -> int | None:
-    """Often the size in bytes of a disk that exists, or nearly: merges go between such disks."""
-    sizes = [world.size(node) for node in world.nodes.values()]
-    if not sizes or seldom(draw, 3):
-        return None
-    size = pick(draw, sizes) + pick(draw, (0, 0, 0, SECTOR, -SECTOR))
-    return max(SECTOR, size // SECTOR * SECTOR)
+def alike(draw: st.DrawFn, world: World) -> int:
+    """The size of a disk that exists, in whole sectors, or a sector beside it."""
+    size = world.size(world.nodes[pick(draw, present(world))])
+    return max(SECTOR, size // SECTOR * SECTOR + pick(draw, (0, 0, -SECTOR, SECTOR)))
 
 
 def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
-    """A disk in the first empty slot."""
+    """A disk in the first empty slot, every other one of about the size of an earlier one."""
     slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
-    chain = [layers(draw, like_another(draw, world))]
-    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 3):
+    chain = [layers(draw, alike(draw, world) if world.nodes and seldom(draw, 2) else None)]
+    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4 - len(chain)):
         other = None if seldom(draw, 2) else chain[0].size
         chain.append(layers(draw, other, data_in_it=1))
     discard = pick(draw, DISCARDS)

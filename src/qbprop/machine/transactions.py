@@ -22,7 +22,7 @@ from qbprop_model.operations import (
 )
 from qbprop_model.world import World
 
-KINDS = (*BY_NAME, "add", "merge", "backup", "merge", "backup", "again", "again")
+KINDS = (*BY_NAME, "add", "add", "merge", "backup", "merge", "backup", "again", "again")
 
 
 def transaction(draw: st.DrawFn, world: World) -> Transaction:

@@ -157,3 +157,16 @@ def default_job_is_the_node(original: Any) -> Any:
         return chosen
 
     return choose_id
+
+
+@wrong_effect("drive-backup with sync=top backs its target by the last file of the chain", backups,
+              "prepare_file")  # fmt: skip
+def top_target_by_the_last(original: Any) -> Any:
+    def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
+        original(op, node, world)
+        image = world.images[op.target]
+        if op.sync == "top" and op.mode == "absolute-paths" and image.backing is not None:
+            last = world.chain_names(node.image)[-1]
+            world.images[op.target] = replace(image, backing=last)
+
+    return prepare_file

@@ -49,6 +49,12 @@ class DiscardShowsTheBackingFile(Rules):
         return self.drop(image, start, end) if start < end else image
 
 
+@wrong_rule("a discard spares what only the backing file has")
+class DiscardSparesTheBackingFile(Rules):
+    def discard(self, chain: Chain, offset: int, length: int, step: int) -> Image:
+        return super().discard(chain[:1], offset, length, step)
+
+
 @wrong_rule("zeroed clusters show the backing file")
 class ZeroedClustersAreUnallocated(Rules):
     def zero_units(self, image: Image, start: int, end: int, step: int, *, unmap: bool) -> Image:

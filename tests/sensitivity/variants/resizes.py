@@ -112,3 +112,18 @@ class ShrinkWipesGhosts(Rules):
 class GrowthShowsTheBackingFile(Rules):
     def grow(self, chain: Chain, size: int, step: int) -> Image:
         return super().grow(chain[:1], size, step)
+
+
+@wrong_rule("a raw file that is cut off keeps its last sector whole")
+class RawKeepsTheLastSector(Rules):
+    def resize_raw(self, image: Image, size: int, step: int) -> Image:
+        return super().resize_raw(image, -(-size // 512) * 512, step)
+
+
+@wrong_rule("growing over a longer backing file shows its bytes in the last cluster that was")
+class GrowthShowsTheBackingFileAtTheSeam(Rules):
+    def grow(self, chain: Chain, size: int, step: int) -> Image:
+        image, grown = chain[0], super().grow(chain, size, step)
+        if size > image.capacity(image.size):
+            return grown
+        return super().grow(chain[:1], size, step)
