@@ -269,4 +269,4 @@ def refusals(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def _refused(draw: st.DrawFn, world: World) -> Operation:
-    return pick(draw, PROGRAMS if seldom(draw, 20) else ALL)(draw, world)
+    return pick(draw, PROGRAMS if seldom(draw, 8) else ALL)(draw, world)
