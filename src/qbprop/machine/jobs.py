@@ -81,6 +81,8 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
     serial: dict[str, Any] = {"max_workers": 1}
     serial["max_chunk"] = 65536 if image is None else world.rules.job_cluster(image)
     if kind == "limited":
+        if chosen.sync == "bitmap" and seldom(draw, 2):
+            chosen = replace(chosen, bitmap_mode="always")
         return replace(chosen, speed=1, **serial)
     if kind == "failing" and image is not None and image.format == "qcow2":
         action = pick(draw, ACTIONS)
@@ -114,7 +116,8 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     if node is not None and not seldom(draw, 4):
         size = scratch.size(node)
         for _ in range(2):
-            offset = below(draw, max(1, -(-size // 65536))) * 65536
+            clusters = max(1, -(-size // 65536))
+            offset = pick(draw, (below(draw, clusters), clusters - 1, 0)) * 65536
             length = min(pick(draw, (SECTOR, 65536 + SECTOR)), size - offset)
             add(Write(node=chosen.node, offset=offset, length=length, **data(draw)))
     add(held(draw, scratch, chosen))
@@ -156,6 +159,9 @@ def _near(draw: st.DrawFn, world: World, job: Job) -> Operation:
     start = 0
     if ranges:
         first, last = pick(draw, ranges[:8])
+        if seldom(draw, 6):  # all of it, and perhaps the last of the job
+            length = min(min(last, size) - first, LENGTH_LIMIT)
+            return Write(node=job.node, offset=first, length=length, **data(draw))
         start = first + below(draw, (last - first) // cluster) * cluster
     offset = max(0, start + pick(draw, (0, 0, -SECTOR, SECTOR, cluster - SECTOR, 100)))
     offset = min(offset, size)
@@ -178,7 +184,7 @@ def command(draw: st.DrawFn, world: World) -> JobCommand:
     if not world.jobs or seldom(draw, 12):
         return verb(draw, pick(draw, VERBS), pick(draw, JOBS))
     job_id = pick(draw, sorted(world.jobs))
-    choices = VERBS if seldom(draw, 3) else GOOD[world.jobs[job_id].status]
+    choices = VERBS if seldom(draw, 2) else GOOD[world.jobs[job_id].status]
     return verb(draw, pick(draw, choices), job_id)
 
 
@@ -204,7 +210,10 @@ def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def endings(world: World) -> Iterator[Operation]:
-    """What brings all jobs to their end: the good one where there is one."""
+    """What brings all jobs to their end: the good one where there is one.
+
+    Mode "always" shows what was left only where a job is cancelled.
+    """
     scratch = world.copy()
     while scratch.jobs:
         job_id, job = next(iter(scratch.jobs.items()))
@@ -228,7 +237,7 @@ def _ending(job_id: str, job: Job) -> Operation:
             return JobFinalize(job=job_id)
         case "paused" if not job.faulty:
             return JobResume(job=job_id)
-        case "running" if not job.endless and job.speed:
+        case "running" if not job.endless and job.speed and job.bitmap_mode != "always":
             return JobSetSpeed(job=job_id)
         case _:
             return JobCancel(job=job_id)
