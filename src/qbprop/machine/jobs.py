@@ -7,15 +7,26 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qbprop.machine.backups import backup
+from qbprop.machine.backups import backup, create_image
 from qbprop.machine.bitmaps import bitmap_command, merge
-from qbprop.machine.draws import LENGTH_LIMIT, SECTOR, below, data, named, pick, seldom
+from qbprop.machine.draws import (
+    LENGTH_LIMIT,
+    SECTOR,
+    SMALL,
+    below,
+    data,
+    named,
+    pick,
+    present,
+    seldom,
+)
 from qbprop.machine.guest import few, request
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     FILTERS,
     JOBS,
     Backup,
+    BlockdevBackup,
     Discard,
     DriveBackup,
     InvalidOperationError,
@@ -124,6 +135,40 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     if active(scratch):
         found += during(draw, scratch)
     return tuple(found)
+
+
+def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A job whose target holds a compressed cluster already, so that it fails there or stops."""
+    name = pick(draw, present(world))
+    size = world.size(world.nodes[name])
+    create = create_image(draw, world, size)
+    if create.layer.format == "raw" or size > SMALL:
+        return start(draw, world)
+    place = below(draw, max(1, -(-size // 65536))) * 65536
+    length = min(65536, size - place)
+    write = Write(node=name, offset=place, length=length, stamp=2 * below(draw, 8))
+    common: dict[str, Any] = {"node": name, "target": create.image, "compress": True}
+    first = BlockdevBackup(sync="full", **common)
+    cluster = max(65536, create.layer.cluster_size)
+    second = BlockdevBackup(
+        sync="full",
+        max_workers=1,
+        max_chunk=cluster,
+        on_target_error=pick(draw, ACTIONS),
+        auto_dismiss=not seldom(draw, 3),
+        **common,
+    )
+    found: tuple[Operation, ...] = (create, write, first, write, second)
+    scratch = world.copy()
+    for operation in found:
+        with suppress(InvalidOperationError):
+            scratch.apply(operation)
+    return (*found, *during(draw, scratch)) if active(scratch) else found
+
+
+def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A job that stays in flight, in any way."""
+    return failing(draw, world) if seldom(draw, 4) else start(draw, world)
 
 
 def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
