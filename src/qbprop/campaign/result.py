@@ -37,10 +37,16 @@ def _outcomes(summary: Summary) -> Table:
 
 def _job_states(summary: Summary) -> Table:
     """Operation × state of the jobs it met; "." where no operation can get."""
-    table = Table(title="jobs that it met", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title="jobs that it met",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("operation", no_wrap=True)
     for state in STATES:
-        table.add_column(state, justify="right", no_wrap=True)
+        table.add_column(state, justify="right", no_wrap=True, min_width=len(state))
     for name, counts in summary.statistics.job_state_table().items():
         cells = (
             "." if (name, state) in UNREACHABLE else f"{count:,}" for state, count in counts.items()

@@ -90,7 +90,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and len(jobs.active(self.world)) < 3)
-    @rule(ops=drawn(jobs.start))
+    @rule(ops=drawn(jobs.start_any))
     def job_start(self, ops: Iterable[Operation]) -> None:
         """A job that stays in flight."""
         self.perform(ops)

@@ -7,15 +7,26 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qbprop.machine.backups import backup
+from qbprop.machine.backups import backup, create_image
 from qbprop.machine.bitmaps import bitmap_command, merge
-from qbprop.machine.draws import LENGTH_LIMIT, SECTOR, below, data, named, pick, seldom
+from qbprop.machine.draws import (
+    LENGTH_LIMIT,
+    SECTOR,
+    SMALL,
+    below,
+    data,
+    named,
+    pick,
+    present,
+    seldom,
+)
 from qbprop.machine.guest import few, request
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     FILTERS,
     JOBS,
     Backup,
+    BlockdevBackup,
     Discard,
     DriveBackup,
     InvalidOperationError,
@@ -81,6 +92,8 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
     serial: dict[str, Any] = {"max_workers": 1}
     serial["max_chunk"] = 65536 if image is None else world.rules.job_cluster(image)
     if kind == "limited":
+        if chosen.sync == "bitmap" and seldom(draw, 2):
+            chosen = replace(chosen, bitmap_mode="always")
         return replace(chosen, speed=1, **serial)
     if kind == "failing" and image is not None and image.format == "qcow2":
         action = pick(draw, ACTIONS)
@@ -114,13 +127,48 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     if node is not None and not seldom(draw, 4):
         size = scratch.size(node)
         for _ in range(2):
-            offset = below(draw, max(1, -(-size // 65536))) * 65536
+            clusters = max(1, -(-size // 65536))
+            offset = pick(draw, (below(draw, clusters), clusters - 1, 0)) * 65536
             length = min(pick(draw, (SECTOR, 65536 + SECTOR)), size - offset)
             add(Write(node=chosen.node, offset=offset, length=length, **data(draw)))
     add(held(draw, scratch, chosen))
     if active(scratch):
         found += during(draw, scratch)
     return tuple(found)
+
+
+def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A job whose target holds a compressed cluster already, so that it fails there or stops."""
+    name = pick(draw, present(world))
+    size = world.size(world.nodes[name])
+    create = create_image(draw, world, size)
+    if create.layer.format == "raw" or size > SMALL:
+        return start(draw, world)
+    place = below(draw, max(1, -(-size // 65536))) * 65536
+    length = min(65536, size - place)
+    write = Write(node=name, offset=place, length=length, stamp=2 * below(draw, 8))
+    common: dict[str, Any] = {"node": name, "target": create.image, "compress": True}
+    first = BlockdevBackup(sync="full", **common)
+    cluster = max(65536, create.layer.cluster_size)
+    second = BlockdevBackup(
+        sync="full",
+        max_workers=1,
+        max_chunk=cluster,
+        on_target_error=pick(draw, ACTIONS),
+        auto_dismiss=not seldom(draw, 3),
+        **common,
+    )
+    found: tuple[Operation, ...] = (create, write, first, write, second)
+    scratch = world.copy()
+    for operation in found:
+        with suppress(InvalidOperationError):
+            scratch.apply(operation)
+    return (*found, *during(draw, scratch)) if active(scratch) else found
+
+
+def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A job that stays in flight, in any way."""
+    return failing(draw, world) if seldom(draw, 4) else start(draw, world)
 
 
 def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -156,6 +204,9 @@ def _near(draw: st.DrawFn, world: World, job: Job) -> Operation:
     start = 0
     if ranges:
         first, last = pick(draw, ranges[:8])
+        if seldom(draw, 6):  # all of it, and perhaps the last of the job
+            length = min(min(last, size) - first, LENGTH_LIMIT)
+            return Write(node=job.node, offset=first, length=length, **data(draw))
         start = first + below(draw, (last - first) // cluster) * cluster
     offset = max(0, start + pick(draw, (0, 0, -SECTOR, SECTOR, cluster - SECTOR, 100)))
     offset = min(offset, size)
@@ -178,7 +229,7 @@ def command(draw: st.DrawFn, world: World) -> JobCommand:
     if not world.jobs or seldom(draw, 12):
         return verb(draw, pick(draw, VERBS), pick(draw, JOBS))
     job_id = pick(draw, sorted(world.jobs))
-    choices = VERBS if seldom(draw, 3) else GOOD[world.jobs[job_id].status]
+    choices = VERBS if seldom(draw, 2) else GOOD[world.jobs[job_id].status]
     return verb(draw, pick(draw, choices), job_id)
 
 
@@ -204,7 +255,10 @@ def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def endings(world: World) -> Iterator[Operation]:
-    """What brings all jobs to their end: the good one where there is one."""
+    """What brings all jobs to their end: the good one where there is one.
+
+    Mode "always" shows what was left only where a job is cancelled.
+    """
     scratch = world.copy()
     while scratch.jobs:
         job_id, job = next(iter(scratch.jobs.items()))
@@ -228,7 +282,7 @@ def _ending(job_id: str, job: Job) -> Operation:
             return JobFinalize(job=job_id)
         case "paused" if not job.faulty:
             return JobResume(job=job_id)
-        case "running" if not job.endless and job.speed:
+        case "running" if not job.endless and job.speed and job.bitmap_mode != "always":
             return JobSetSpeed(job=job_id)
         case _:
             return JobCancel(job=job_id)

@@ -29,4 +29,4 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             add(create_image(draw, scratch, disk.layers[0].size))
     for operation in guest.few(draw, scratch):
         add(operation)
-    return (*found, *jobs.start(draw, scratch)) if seldom(draw, 3) else tuple(found)
+    return (*found, *jobs.start_any(draw, scratch)) if seldom(draw, 3) else tuple(found)
