@@ -91,7 +91,7 @@ def partly_dirty(bitmaps: Mapping[str, Bitmap]) -> list[str]:
 
 def modes(draw: st.DrawFn, bitmaps: Mapping[str, Bitmap], *, chain: bool) -> dict[str, Any]:
     """Sync mode, bitmap and bitmap mode; of the disk's ``chain`` often the top alone."""
-    if not bitmaps or seldom(draw, 3 if chain else 7):
+    if not bitmaps or seldom(draw, 2 if chain else 7):
         return {"sync": pick(draw, ("top", "full", "top"))}
     bitmap = pick(draw, sorted(bitmaps) if seldom(draw, 3) else partly_dirty(bitmaps))
     if seldom(draw, 8):

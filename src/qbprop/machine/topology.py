@@ -70,7 +70,9 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
     chain = [layers(draw, alike(draw, world) if world.nodes and seldom(draw, 2) else None)]
     while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4 - len(chain)):
-        other = None if seldom(draw, 2) else chain[0].size
+        same = chain[0].size
+        longer = min(same + (1 << 20), max(same, SMALL))
+        other = pick(draw, (same, longer, None, same, None))
         chain.append(layers(draw, other, data_in_it=1))
     discard = pick(draw, DISCARDS)
     return AddDisk(
