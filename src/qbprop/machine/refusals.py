@@ -101,7 +101,9 @@ def refused_resize(draw: st.DrawFn, world: World) -> Operation:
     name = pick(draw, present(world))
     size = world.size(world.nodes[name])
     if seldom(draw, 3):
-        return Resize(node=nobody(draw, world), size=size)
+        who = nobody(draw, world)
+        node = find(world, who)
+        return Resize(node=who, size=size if node is None else world.size(node))
     raw = world.images[world.nodes[name].image].format == "raw"
     sizes = ((1 << 63) - 1,) if raw else (size + 100, (1 << 63) - 1, 1 << 62)
     return Resize(node=named(draw, world, name), size=pick(draw, sizes))
