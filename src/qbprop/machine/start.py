@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from qbprop.machine import guest, jobs
-from qbprop.machine.backups import create_image
+from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import pick, seldom
 from qbprop.machine.topology import add_disk
@@ -12,7 +12,10 @@ from qbprop_model.world import World
 
 
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """One to three disks, most with bitmaps, some with an image to back up into; some writes."""
+    """One to three disks, most with bitmaps, some with an image to back up into; some writes.
+
+    Then often a job that stays, or the first link of a chain of backups.
+    """
     scratch = world.copy()
     found: list[Operation] = []
 
@@ -29,4 +32,6 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             add(create_image(draw, scratch, disk.layers[0].size))
     for operation in guest.few(draw, scratch):
         add(operation)
-    return (*found, *jobs.start_any(draw, scratch)) if seldom(draw, 3) else tuple(found)
+    if seldom(draw, 2):
+        return (*found, *jobs.start(draw, scratch))
+    return (*found, *incremental(draw, scratch)) if seldom(draw, 2) else tuple(found)

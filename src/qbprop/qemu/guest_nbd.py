@@ -6,6 +6,7 @@ of zero length reach QEMU.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from qbprop_model.data import Bytes
 
 SOCKET = "nbd.sock"
 """The NBD server's socket, beside the images."""
+
+SLICE_MILLISECONDS = 100
+"""Longest single wait: libnbd goes on waiting through a signal, which Python then sees late."""
 
 STATUS_LIMIT = (1 << 32) - (1 << 21)
 """Most bytes in one question for the allocation; whole clusters of any size."""
@@ -123,8 +127,10 @@ class NbdConnection:
 
     def _poll(self, what: str) -> None:
         seconds = self._process.monitor.timeout
-        if not self._handle.poll(int(seconds * 1000)):
-            raise QemuSilent(f"NBD {what} of {self.export}", seconds)
+        deadline = time.monotonic() + seconds
+        while not self._handle.poll(SLICE_MILLISECONDS):
+            if time.monotonic() >= deadline:
+                raise QemuSilent(f"NBD {what} of {self.export}", seconds)
 
 
 def _raise_if_gone(process: QemuProcess) -> None:
