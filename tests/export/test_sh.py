@@ -10,7 +10,7 @@ import pytest
 from tests.sensitivity.variants import VARIANTS
 
 from qbprop.campaign.certificate import one_less
-from qbprop.export import sh
+from qbprop.export import iotest, sh
 from qbprop.export.certify import BEHAVES, BUG, UNTRIED, export_sh, run
 from qbprop.export.patterns import json_text, reply_pattern
 from qbprop.export.sh import render
@@ -27,9 +27,11 @@ from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
+    BitmapRemove,
     BlockdevBackup,
     CreateImage,
     Discard,
+    JobFinalize,
     Layer,
     Operation,
     Pattern,
@@ -76,6 +78,30 @@ HEALTHY: tuple[Operation, ...] = (
     ),
 )
 """Every kind of step, with refusals; odd names and stamped data."""
+
+
+IN_FLIGHT: tuple[Operation, ...] = (
+    AddDisk(node="drive0", layers=(Layer(size=131072),)),
+    CreateImage(image="target0", layer=Layer(size=131072)),
+    BitmapAdd(node="drive0", name="bitmap0"),
+    Write(node="drive0", offset=0, length=512, fill=1),
+    BlockdevBackup(
+        node="drive0",
+        target="target0",
+        sync="bitmap",
+        bitmap="bitmap0",
+        bitmap_mode="on-success",
+        auto_finalize=False,
+        auto_dismiss=False,
+    ),
+    Write(node="drive0", offset=65536, length=512, fill=2),
+    Read(node="drive0", offset=0, length=1024),
+    BitmapRemove(node="drive0", name="bitmap0"),
+    Resize(node="drive0", size=65536),
+    JobFinalize(job="job0"),
+    Write(node="drive0", offset=0, length=512, fill=3),
+)
+"""A job that waits while guests write, is finalized, and stays concluded."""
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +164,39 @@ def test_no_check_fails_where_qemu_does_as_the_model_says(
     story = tell([HEALTHY, HEALTHY[:3]], kind)
     code, output = run(render(story, ABOUT, transport), lab.binaries)
     assert code == BEHAVES, output
+
+
+@pytest.mark.parametrize("transport", ["nbd", "hmp"])
+@pytest.mark.parametrize("kind", ["jobs", "count", "contents", "image-check"])
+@pytest.mark.parametrize("length", [6, 9, 11])
+def test_jobs_in_flight_are_waited_for_and_ended(
+    lab: Lab, kind: str, transport: Transport, length: int
+) -> None:
+    story = tell([IN_FLIGHT[:length], HEALTHY[:3]], kind)
+    assert story.has_jobs_in_flight
+    code, output = run(render(story, ABOUT, transport), lab.binaries)
+    assert code == BEHAVES, output
+    story = tell([HEALTHY[:3], IN_FLIGHT[:length]], kind)
+    code, output = run(render(story, ABOUT, transport), lab.binaries)
+    assert code == BEHAVES, output
+
+
+def test_a_job_in_another_state_is_the_bug(lab: Lab) -> None:
+    text = render(tell([IN_FLIGHT[:5]], "jobs"), ABOUT, "nbd")
+    for old, new in (
+        ('"status": "pending"', '"status": "running"'),
+        ("check_jobs 1", "check_jobs 0"),
+        ("waiting pending", "waiting waiting pending"),
+    ):
+        before, heading, after = text.partition("# What must be true now")
+        assert old in after
+        code, output = run(before + heading + after.replace(old, new), lab.binaries)
+        assert code == BUG, output
+
+
+def test_a_test_for_the_suite_says_that_it_cannot_show_jobs_in_flight() -> None:
+    with pytest.raises(ExportError, match="a job outlives an operation"):
+        iotest.render(tell([IN_FLIGHT], "count"), ABOUT)
 
 
 @pytest.mark.parametrize(

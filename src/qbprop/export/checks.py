@@ -4,6 +4,7 @@ The kind of a finding says which of them: a short program that checks what is wr
 better than one that checks everything. That QEMU lives and answers is always checked.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from qbprop.check import automaton
 from qbprop.findings import CrashFinding, HangFinding
 from qbprop.qemu.images import SUFFIX
 from qbprop_model.data import Data
-from qbprop_model.expectation import BitmapState, Contents, Expectation, JobEnd
+from qbprop_model.expectation import BitmapState, Contents, Expectation, JobEnd, JobState
 from qbprop_model.image import View
 from qbprop_model.operations import Operation, Read
 from qbprop_model.world import World
@@ -22,10 +23,14 @@ from qbprop_model.world import World
 
 @dataclass(frozen=True)
 class Nodes:
-    """The sizes (bytes) of all disks, and every field of every bitmap, by node and name."""
+    """The sizes (bytes) of all disks, and every field of every bitmap, by node and name.
+
+    ``anonymous`` counts the bitmaps without a name, by node.
+    """
 
     sizes: dict[str, int]
     bitmaps: dict[str, dict[str, BitmapState]]
+    anonymous: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,10 @@ class Jobs:
 
 
 @dataclass(frozen=True)
-class NoJobs:
-    """No job is left."""
+class JobsNow:
+    """Which jobs there are, and what a query shows of them."""
+
+    alive: dict[str, JobState]
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Alive:
     """QEMU answers."""
 
 
-Check = Nodes | Digest | Jobs | NoJobs | ReadData | Bytes | Sound | Silent | Alive
+Check = Nodes | Digest | Jobs | JobsNow | ReadData | Bytes | Sound | Silent | Alive
 
 RUNS_LIMIT = 64
 """Most runs of equal bytes that a read is checked by; with more, the whole disk is compared."""
@@ -113,12 +120,14 @@ def _checks(
         case "reply":
             yield Silent()
         case "events" | "jobs":
-            if expected.jobs:
+            yield JobsNow(dict(expected.alive))
+            if operation is not None:
                 yield Jobs(dict(expected.jobs), dict(expected.words))
-            yield NoJobs()
         case "count" | "fields":
             yield Nodes(
-                dict(expected.sizes), {node: dict(each) for node, each in expected.bitmaps.items()}
+                dict(expected.sizes),
+                {node: dict(each) for node, each in expected.bitmaps.items()},
+                dict(Counter(each.node for each in expected.anonymous)),
             )
         case "dirty-set":
             for (node, bitmap), sha256 in expected.digests.items():

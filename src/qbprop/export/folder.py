@@ -24,11 +24,11 @@ def export_finding(
     path = folder / "reproduce.sh"
     path.write_text(made.text, "utf-8")
     path.chmod(0o755)
-    test = folder / "iotest.py"
-    test.write_text(export_iotest(lab, trace, rules, rate).text, "utf-8")
-    test.chmod(0o755)
-    (folder / "iotest.py.out").write_text(EXPECTED_OUTPUT, "utf-8")
     bisect = folder / "bisect.sh"
     bisect.write_bytes(files("qbprop.export").joinpath("bisect.bash").read_bytes())
     bisect.chmod(0o755)
     yield f"{path} exits with {made.code} here" + ("" if made.certified else ", not as it should")
+    test = folder / "iotest.py"
+    test.write_text(export_iotest(lab, trace, rules, rate).text, "utf-8")
+    test.chmod(0o755)
+    (folder / "iotest.py.out").write_text(EXPECTED_OUTPUT, "utf-8")

@@ -8,8 +8,8 @@ from qbprop.export.checks import (
     Bytes,
     Digest,
     Jobs,
+    JobsNow,
     Nodes,
-    NoJobs,
     ReadData,
     Silent,
     Sound,
@@ -68,7 +68,7 @@ def _(check: Jobs, test: Test) -> None:
 
 
 @verify.register
-def _(check: NoJobs, test: Test) -> None:
+def _(check: JobsNow, test: Test) -> None:
     test.add(qmp(JOBS_QUERY), "self.assert_qmp(result, 'return', [])")
 
 

@@ -139,7 +139,7 @@ def _(step: ReleaseGuest, test: Test, refusal: Refusal | None) -> None:
 
 @perform.register
 def _(step: UntilConcluded, test: Test, refusal: Refusal | None) -> None:
-    """No job is in flight behind a scene: it has concluded."""
+    """The job has concluded: a story with jobs in flight is no test for the suite."""
     perform(step.undo, test, refusal)
 
 

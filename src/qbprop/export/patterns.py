@@ -14,8 +14,11 @@ _SPECIAL = re.compile(r"[][\\.*^$+?(){}|]")
 
 
 def reply_pattern(refusal: Refusal) -> str:
-    """What is found in a reply that gives this reason, of this subject."""
-    rows = TABLE[refusal.reason]
+    """What is found in QEMU's or a program's reply that gives this reason, of this subject.
+
+    What a guest is told depends on the way that its request takes, and is not looked at.
+    """
+    rows = (row for row in TABLE[refusal.reason] if row.channel != "guest")
     return "|".join(dict.fromkeys(_in_reply(row.pattern, row.channel, refusal) for row in rows))
 
 
@@ -28,7 +31,8 @@ def python_pattern(refusal: Refusal) -> str:
 
 def extended(pattern: str) -> str:
     """A Python pattern without look-arounds and lazy parts as an extended regular expression."""
-    return pattern.replace("(?:", "(").replace(r"\w", "[A-Za-z0-9_]")
+    text = pattern.replace("(?:", "(").replace(r"\w", "[A-Za-z0-9_]")
+    return text.replace("\\ ", " ")
 
 
 def json_text(text: str) -> str:
@@ -44,6 +48,4 @@ def _in_reply(pattern: str, channel: str, refusal: Refusal) -> str:
         text = text.replace('"', r'\\"')
         text = re.sub(r"^\^", '"desc": "', text)
         text = re.sub(r"\$$", '"', text)
-    elif channel == "guest":
-        return "."  # which of qemu-io's many texts depends on the way that the request takes
     return text.replace("\0", subject)

@@ -109,18 +109,19 @@ note() {
         BLOCK_EXPORT_DELETED) server=idle; return ;;
         JOB_STATUS_CHANGE)
             [[ $line =~ '"status": "'([a-z]+)'"' ]] && word=${BASH_REMATCH[1]}
-            [[ $word != created ]] || alive[$id]=1
+            alive[$id]=$word
             [[ $word != null ]] || unset "alive[$id]"
             ;;
-        BLOCK_JOB_COMPLETED)
+        BLOCK_JOB_COMPLETED | BLOCK_JOB_CANCELLED)
             progress[$id]=$line
-            word=COMPLETED
+            word=${word#BLOCK_JOB_}
             [[ $line != *'"error": '* ]] || word=COMPLETED!
             ;;
         BLOCK_JOB_ERROR)
             [[ $line =~ '"operation": "'([a-z]+)'"' ]] && word="ERROR ${BASH_REMATCH[1]}"
             [[ $line =~ '"action": "'([a-z]+)'"' ]] && word+=" ${BASH_REMATCH[1]}"
             ;;
+        BLOCK_JOB_*) word=${word#BLOCK_JOB_} ;;
     esac
     job_words[$id]+="$word "
 }
@@ -156,17 +157,63 @@ io() { run "$QEMU_IO_PROG" "$@"; }
 
 # One request of the guest: a client of the disk's NBD export sends it.
 guest() {
-    io -d unmap -f raw -c "$2" "nbd+unix:///$1?socket=nbd.sock"
+    local mode=()
+    [[ $2 != read* ]] || mode=(-r)
+    io "${mode[@]}" -d unmap -f raw -c "$2" "nbd+unix:///$1?socket=nbd.sock"
 }
 
 # One request ($2) of the guest of disk $1, sent by the human monitor's qemu-io, which must
-# print $3.
+# print $3. A job's filter takes what the disk below it may not take from others.
 guest_by_monitor() {
+    send_by_monitor "$@" && return
+    [[ $reply == *'Permission conflict on node'* && $2 != 'write -c'* ]] || return 1
+    find_top "$1"
+    send_by_monitor "$top" "$2" "$3"
+}
+
+# The same, sent to exactly this node.
+send_by_monitor() {
     printed=
     hmp "qemu-io $1 \\\"$2\\\"" '' || return 1
-    [[ $printed == *"$3"* && $printed != *' failed'* ]] && return 0
+    [[ $printed == *"$3"* && $printed != *' failed'* ]] && return
     reply=$printed
     return 1
+}
+
+# Give disk $1 an NBD export, or the filter of a job on top of it; $2: whether guests may write.
+export_disk() {
+    add_export "$1" "$@" && return
+    [[ $reply == *'Permission conflict on node'* ]] || return 1
+    find_top "$1"
+    add_export "$top" "$@"
+}
+
+# The NBD export $2 of node $1.
+add_export() {
+    qmp '{"execute": "block-export-add", "arguments": {"type": "nbd", "id": "'"$2"'", "name": "'"$2"'", "node-name": "'"$1"'", "writable": '"$3"'}}'
+}
+
+# The filter on top of node $1, or that node itself: to $top.
+find_top() {
+    local rest object id=0 parent
+    local -A names=() above=()
+    qmp '{"execute": "x-debug-query-block-graph"}' || return
+    rest=$reply top=$1
+    while [[ $rest =~ \{[^{}]*\} ]]; do
+        object=${BASH_REMATCH[0]}
+        rest=${rest#*"$object"}
+        if [[ $object == *'"type": "block-driver"'* ]]; then
+            [[ $object =~ '"id": '([0-9]+) ]] && parent=${BASH_REMATCH[1]}
+            [[ $object =~ '"name": "'([^\"]*) ]] && names[$parent]=${BASH_REMATCH[1]}
+            [[ ${names[$parent]} != "$1" ]] || id=$parent
+        elif [[ $object == *'"name": "file"'* && $object =~ '"parent": '([0-9]+) ]]; then
+            parent=${BASH_REMATCH[1]}
+            [[ $object =~ '"child": '([0-9]+) ]] && above[${BASH_REMATCH[1]}]=$parent
+        fi
+    done
+    while parent=${above[$id]:-} && [[ -n ${names[${parent:-none}]:-} ]]; do
+        id=$parent top=${names[$parent]}
+    done
 }
 
 # Take a disk's NBD export away.
@@ -176,9 +223,18 @@ unexport() {
     while [[ $server != idle ]]; do hear; note; done
 }
 
-# Wait for the end of all jobs.
-jobs_end() {
-    while ((${#alive[@]})); do hear; note; done
+# Wait until job $1 has come to status $2, or to its end.
+job_rests() {
+    until [[ ${alive[$1]:-null} == @($2|concluded|null) ]]; do hear; note; done
+}
+
+# Cancel job $1 and dismiss it.
+end_job() {
+    [[ ${alive[$1]:-} == concluded ]] ||
+        ok qmp '{"execute": "job-cancel", "arguments": {"id": "'"$1"'"}}'
+    job_rests "$1" null
+    [[ -z ${alive[$1]:-} ]] ||
+        ok qmp '{"execute": "job-dismiss", "arguments": {"id": "'"$1"'"}}'
 }
 
 # Do something that must succeed.
@@ -241,14 +297,18 @@ pick_node() {
     wrong "there is no node $1"
 }
 
-# Node $1 has the size $2 (bytes) and so many bitmaps ($3).
+# Node $1 has the size $2 (bytes), so many bitmaps with a name ($3), and so many without ($4).
 check_node() {
-    local rest node number=0
+    local rest='' node named=0 all=0
     pick_node "$1"
     [[ $node == *'"virtual-size": '"$2"[,}]* ]] || wrong "expected $1 with a size of $2 bytes"
-    rest=$node
-    while [[ $rest == *'"granularity": '* ]]; do rest=${rest#*'"granularity": '}; ((++number)); done
-    ((number == $3)) || wrong "expected $3 bitmaps on $1, not $number"
+    [[ $node != *'"dirty-bitmaps": ['* ]] || rest=${node#*'"dirty-bitmaps": ['}
+    rest=${rest%%]*}
+    node=$rest
+    while [[ $rest == *'"granularity": '* ]]; do rest=${rest#*'"granularity": '}; ((++all)); done
+    while [[ $node == *'"name": '* ]]; do node=${node#*'"name": '}; ((++named)); done
+    ((named == $3)) || wrong "expected $3 bitmaps with a name on $1, not $named"
+    ((all - named == $4)) || wrong "expected $4 bitmaps without a name on $1, not $((all - named))"
 }
 
 # Bitmap $2 of node $1 has all these fields.
@@ -277,6 +337,23 @@ check_job() {
         [[ ${progress[$name]:-} == *"$field"[,}]* ]] || wrong "job $name: expected $field"
     done
     unset "job_words[$name]"
+}
+
+# So many jobs ($1) are in the last reply.
+check_jobs() {
+    local rest=$reply number=0
+    while [[ $rest == *'"id": '* ]]; do rest=${rest#*'"id": '}; ((++number)); done
+    ((number == $1)) || wrong "expected $1 jobs, not $number"
+}
+
+# Job $1 of the last reply has all these fields.
+check_job_now() {
+    local name=$1 field
+    [[ $reply =~ \{[^{}]*'"id": "'$name'"'[^{}]*\} ]] || wrong "expected a job $name"
+    shift
+    for field; do
+        [[ ${BASH_REMATCH[0]} == *"$field"[,}]* ]] || wrong "job $name: expected $field"
+    done
 }
 
 # There were no events but those already checked.

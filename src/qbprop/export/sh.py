@@ -5,6 +5,8 @@ The functions that it calls are those of ``reproduce.bash``.
 
 import math
 import re
+from collections.abc import Collection
+from dataclasses import replace
 from importlib.resources import files
 from shlex import quote
 
@@ -14,7 +16,8 @@ from qbprop.export.sh_script import Script, Transport, comment, qmp
 from qbprop.export.sh_steps import calls
 from qbprop.export.story import About, Scene, Story
 from qbprop.qemu.monitor import Command
-from qbprop.qemu.primitives import HumanCommand
+from qbprop.qemu.primitives import GuestRequest, HumanCommand, UntilConcluded
+from qbprop.qemu.query import JOBS_QUERY
 from qbprop.replay_view import show_operation
 from qbprop_model.expectation import Refusal
 
@@ -33,7 +36,7 @@ def render(story: Story, about: About, transport: Transport) -> str:
             _start_over(script)
         for scene in example:
             _scene(script, scene, in_question=scene.number == story.length)
-    story_lines = [*script.lines, *_checks(story, transport, script)]
+    story_lines = [*script.lines, *_checks(story, script)]
     body = ["story() {", *(f"    {line}" if line else "" for line in story_lines[1:]), "}"]
     run = _run(about.rate)
     parts = [_head(about), body, _library([*body, *run]), run]
@@ -45,8 +48,12 @@ def _scene(script: Script, scene: Scene, *, in_question: bool) -> None:
     due = f"refused: {scene.refusal.reason}" if scene.refusal else "ok"
     script.lines += comment(f"Step {scene.number}: {show_operation(scene.operation)} (due: {due})")
     if in_question:
+        if script.alive:
+            # Behind its reply no event of the steps before is under way.
+            script.ok(qmp(JOBS_QUERY))
         script.add("in_question")
     plan = scene.plan
+    script.rests, script.alive = scene.rests, scene.alive
     if scene.refusal is None:
         for step, _ in plan.prepare:
             script.ok(*calls(step, script))
@@ -56,12 +63,14 @@ def _scene(script: Script, scene: Scene, *, in_question: bool) -> None:
             script.ok(*calls(step, script))
     else:
         _refused(script, scene, scene.refusal)
+    _do_postponed(script, scene.concluded)
 
 
 def _refused(script: Script, scene: Scene, refusal: Refusal) -> None:
     """Which of the plan's steps must be refused the model does not say, if there are several."""
     plan = scene.plan
-    pattern = quote(reply_pattern(refusal))
+    guest = isinstance(plan.main, GuestRequest)
+    pattern = quote("." if guest else reply_pattern(refusal))
     tried = [call for step, _ in plan.prepare for call in calls(step, script)]
     main = list(calls(plan.main, script))
     if not main and not tried:
@@ -79,7 +88,16 @@ def _refused(script: Script, scene: Scene, refusal: Refusal) -> None:
     for step in plan.settle:
         script.ok(*calls(step, script))
     for number, step in zip(range(len(undo), 0, -1), undo, strict=True):
-        script.lines += [f"undo {number} {call}" for call in calls(step, script)]
+        now = step.undo if isinstance(step, UntilConcluded) else step
+        script.lines += [f"undo {number} {call}" for call in calls(now, script)]
+
+
+def _do_postponed(script: Script, concluded: Collection[str]) -> None:
+    """What waits for the end of jobs that have concluded, or are no more."""
+    due = [e for e in script.postponed if e.job in concluded or e.job not in script.alive]
+    script.postponed = [each for each in script.postponed if each not in due]
+    for each in due:
+        script.ok(*calls(each.undo, script))
 
 
 def _start_over(script: Script) -> None:
@@ -91,7 +109,11 @@ def _start_over(script: Script) -> None:
 
 
 def _close(script: Script) -> None:
-    """Close all disks."""
+    """End all jobs and close all disks."""
+    for job in script.alive:
+        script.add(f"end_job {quote(job)}")
+    script.alive = ()
+    _do_postponed(script, ())
     for node in dict.fromkeys(script.disks.values()):
         script.unexport(node)
         drive = script.drives.get(node)
@@ -101,14 +123,8 @@ def _close(script: Script) -> None:
             script.ok(*calls(HumanCommand(f"drive_del {drive}"), script))
 
 
-def _checks(story: Story, transport: Transport, before: Script) -> list[str]:
-    script = Script(
-        transport,
-        disks=before.disks,
-        drives=before.drives,
-        exported=before.exported,
-        serving=before.serving,
-    )
+def _checks(story: Story, before: Script) -> list[str]:
+    script = replace(before, lines=[])
     for checks in (story.last, story.end):
         if checks:
             script.lines += ["", "# What must be true now"]

@@ -10,8 +10,8 @@ from qbprop.export.checks import (
     Bytes,
     Digest,
     Jobs,
+    JobsNow,
     Nodes,
-    NoJobs,
     ReadData,
     Silent,
     Sound,
@@ -42,7 +42,8 @@ def _(check: Nodes, script: Script) -> None:
     script.ok(qmp(NODES_QUERY))
     for name, size in check.sizes.items():
         bitmaps = check.bitmaps[name]
-        script.add(f"check_node {name} {size} {len(bitmaps)}")
+        anonymous = check.anonymous.get(name, 0)
+        script.add(f"check_node {name} {size} {len(bitmaps)} {anonymous}")
         for bitmap, state in bitmaps.items():
             fields = " ".join(quote(each) for each in _fields(state))
             script.add(f"check_bitmap {name} {quote(json_text(bitmap))} {fields}")
@@ -63,18 +64,28 @@ def _(check: Digest, script: Script) -> None:
 
 @verify.register
 def _(check: Jobs, script: Script) -> None:
-    for name, end in check.ends.items():
-        due = {"len": end.length, "offset": end.offset}
+    for name in check.words:
+        end = check.ends.get(name)
+        due = {"len": end.length, "offset": end.offset, "speed": end.speed} if end else {}
         numbers = [quote(f'"{key}": {value}') for key, value in due.items() if value is not None]
         pattern = quote(extended(check.pattern(name)))
-        script.add(" ".join(["check_job", quote(name), pattern, *([] if end.aborted else numbers)]))
+        aborted = end is not None and end.aborted
+        script.add(" ".join(["check_job", quote(name), pattern, *([] if aborted else numbers)]))
     script.add("no_other_events")
 
 
 @verify.register
-def _(check: NoJobs, script: Script) -> None:
+def _(check: JobsNow, script: Script) -> None:
     script.ok(qmp(JOBS_QUERY))
-    script.add(f"has {quote('[]')}")
+    script.add(f"check_jobs {len(check.alive)}")
+    for name, state in check.alive.items():
+        due = {
+            "status": json.dumps(state.status),
+            "total-progress": state.length,
+            "current-progress": state.offset,
+        }
+        fields = [quote(f'"{key}": {value}') for key, value in due.items() if value is not None]
+        script.add(" ".join(["check_job_now", quote(name), *fields]))
 
 
 @verify.register

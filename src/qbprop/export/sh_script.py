@@ -1,13 +1,14 @@
 """A bash script under construction, and how commands read in it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from shlex import quote
 from textwrap import wrap
 from typing import Literal
 
 from qbprop.qemu.monitor import Command
-from qbprop.qemu.primitives import Program
+from qbprop.qemu.primitives import Program, UntilConcluded
 from qbprop_model.data import Data, Fill, Stamp
 
 Transport = Literal["nbd", "hmp"]
@@ -23,7 +24,9 @@ WIDTH = 98
 class Script:
     """Lines under construction, and what is open at this point of the story.
 
-    ``disks`` maps each name of a disk to its node; ``exported`` are the nodes with an NBD export.
+    ``disks`` maps each name of a disk to its node; ``exported`` are the nodes with an NBD export,
+    ``read_only`` those that guests may read alone. ``rests`` are those of the scene;
+    ``postponed`` waits for the end of jobs.
     """
 
     transport: Transport
@@ -32,6 +35,10 @@ class Script:
     drives: dict[str, str] = field(default_factory=dict)
     exported: set[str] = field(default_factory=set)
     serving: bool = False
+    read_only: set[str] = field(default_factory=set)
+    rests: Mapping[str, str] = field(default_factory=dict)
+    alive: tuple[str, ...] = ()
+    postponed: list[UntilConcluded] = field(default_factory=list)
 
     def add(self, line: str) -> None:
         """Append a line."""
@@ -49,8 +56,7 @@ class Script:
             self.ok(qmp(Command("nbd-server-start", {"addr": address})))
             self.serving = True
         if node not in self.exported:
-            options = {"type": "nbd", "id": node, "node-name": node, "name": node}
-            self.ok(qmp(Command("block-export-add", options | {"writable": True})))
+            self.ok(f"export_disk {node} {json.dumps(node not in self.read_only)}")
             self.exported.add(node)
         return node
 

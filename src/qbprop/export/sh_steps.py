@@ -80,6 +80,8 @@ def _(step: MakeImage, script: Script) -> Iterator[str]:
 @calls.register
 def _(step: AttachGuest, script: Script) -> Iterator[str]:
     script.disks[step.node] = step.node
+    if not step.writable:
+        script.read_only.add(step.node)
     if step.drive is not None:
         script.disks[step.drive] = step.node
         script.drives[step.node] = step.drive
@@ -100,17 +102,19 @@ def _(step: ReattachGuest, script: Script) -> Iterator[str]:
 @calls.register
 def _(step: ReleaseGuest, script: Script) -> Iterator[str]:
     script.unexport(step.name)
-    del script.disks[step.name]
+    script.disks.pop(step.name, None)
+    script.read_only.discard(step.name)
     yield from ()
 
 
 @calls.register
 def _(step: UntilConcluded, script: Script) -> Iterator[str]:
-    """No job is in flight behind a scene: it has concluded."""
-    yield from calls(step.undo, script)
+    script.postponed.append(step)
+    yield from ()
 
 
 @calls.register(AwaitJobs)
 @calls.register(AwaitRest)
 def _(step: object, script: Script) -> Iterator[str]:
-    yield "jobs_end"
+    for job, status in script.rests.items():
+        yield f"job_rests {quote(job)} {status}"

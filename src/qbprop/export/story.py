@@ -5,14 +5,15 @@ operation: they render the plan that the driver performs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from qbprop.errors import QbpropError
 from qbprop.export.checks import Check, checks_of, closing
 from qbprop.qemu.images import SUFFIX
-from qbprop.qemu.plan import plan
+from qbprop.qemu.plan import awaiting, plan
 from qbprop.qemu.primitives import Plan, resolve
+from qbprop.session import rests
 from qbprop_model.expectation import Refusal
 from qbprop_model.operations import Operation
 from qbprop_model.rules import Rules
@@ -40,7 +41,9 @@ class About:
 class Scene:
     """One operation, its plan with every format filled in, and what is due.
 
-    ``refusal`` None means success; ``jobs`` are those that run to their end.
+    ``refusal`` None means success; ``jobs`` are those that run to their end. ``rests`` tells the
+    status in which each job comes to rest that moves; ``alive`` are the jobs that there are then,
+    of which those in ``concluded`` do nothing more.
     """
 
     number: int
@@ -48,6 +51,9 @@ class Scene:
     plan: Plan
     refusal: Refusal | None
     jobs: tuple[str, ...] = ()
+    rests: Mapping[str, str] = field(default_factory=dict)
+    alive: tuple[str, ...] = ()
+    concluded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,11 @@ class Story:
     last: tuple[Check, ...]
     end: tuple[Check, ...]
     closed: tuple[Check, ...]
+
+    @property
+    def has_jobs_in_flight(self) -> bool:
+        """Whether a job outlives an operation."""
+        return any(scene.alive for example in self.examples for scene in example)
 
     @property
     def length(self) -> int:
@@ -82,7 +93,6 @@ def tell(
     that operation (False), or that this is not known.
 
     :raises InvalidOperationError: the model cannot judge an operation.
-    :raises ExportError: a job outlives an operation.
     """
     told: list[tuple[Scene, ...]] = []
     last: tuple[Check, ...] = ()
@@ -94,14 +104,23 @@ def tell(
         for number, operation in enumerate(example, sum(map(len, told)) + 1):
             formats = {f"{name}{SUFFIX}": image.format for name, image in world.images.items()}
             expected = world.apply(operation)
-            if expected.alive:
-                raise ExportError(
-                    f"after operation {number} a job is in flight, which only "
-                    "'qbprop replay' can show"
-                )
-            filled = resolve(plan(operation), partial(_format, formats))
+            rested = rests(expected)
+            planned = awaiting(plan(operation), rested)
+            filled = resolve(planned, partial(_format, formats))
             jobs = tuple(name for name, end in expected.jobs.items() if not end.aborted)
-            scenes.append(Scene(number, operation, filled, expected.refusal, jobs))
+            over = {job for job, state in expected.alive.items() if state.status == "concluded"}
+            scenes.append(
+                Scene(
+                    number,
+                    operation,
+                    filled,
+                    expected.refusal,
+                    jobs,
+                    rested,
+                    tuple(expected.alive),
+                    frozenset(over),
+                )
+            )
             if at_end is not True:
                 last = checks_of(kind, operation, expected, world)
         told.append(tuple(scenes))

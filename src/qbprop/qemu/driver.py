@@ -6,7 +6,6 @@ replaces it when that fails or when it died, hung or was left in an unknown stat
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -22,8 +21,8 @@ from qbprop.qemu.images import Images
 from qbprop.qemu.monitor import Command, Error, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
-from qbprop.qemu.plan import DRAIN, plan, target_file
-from qbprop.qemu.primitives import AwaitRest, GuestRequest
+from qbprop.qemu.plan import awaiting, plan, target_file
+from qbprop.qemu.primitives import GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import (
     EXPORTS_QUERY,
@@ -137,10 +136,7 @@ class Driver:
         Raises the gone exceptions; then `reset` comes next.
         """
         with self._tainting():
-            planned = plan(operation)
-            if rests and not planned.settle:
-                # What a guest does may leave a job nothing to do; it notices when it is drained.
-                planned = replace(planned, settle=(DRAIN, AwaitRest()))
+            planned = awaiting(plan(operation), rests)
             queries = [digest_query(node, name) for node, name in digests]
             nodes = not _reaches_no_node(operation)
             queries += [NODES_QUERY] if nodes else []

@@ -5,6 +5,8 @@ render the same one, so that an operation is read in one place only. Every image
 a file name relative to QEMU's working directory, see :func:`disk_file`, :func:`target_file`.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import singledispatch
 
 from qbprop.qemu.monitor import Command
@@ -169,6 +171,16 @@ def _(operation: op.Transaction) -> Plan:
 
 DRAIN = Command("transaction", {"actions": []})
 """An empty transaction: when it is over, no request is under way (semantics 6.7)."""
+
+
+def awaiting(planned: Plan, rests: Mapping[str, str] | None) -> Plan:
+    """The plan of an operation that moves jobs, which come to rest in the status in ``rests``.
+
+    What a guest does may leave a job nothing to do; it notices when it is drained.
+    """
+    if not rests or planned.settle:
+        return planned
+    return replace(planned, settle=(DRAIN, AwaitRest()))
 
 
 def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:
