@@ -101,7 +101,7 @@ class View:
 
     def written(self) -> list[tuple[int, int]]:
         """The ranges outside which every byte is zero."""
-        return [(start, end) for start, end, cell in self.cells.runs() if cell.data != ZERO]
+        return [(start, end) for start, end, _ in self.parts()]
 
     def parts(self) -> list[tuple[int, int, Data]]:
         """What makes up the bytes: ``(start, end, data)``, ascending, zeroes left out."""

@@ -106,6 +106,15 @@ class State:
 
     # --- look-ups -------------------------------------------------------------------------
 
+    def find(self, reference: str) -> Node | None:
+        """The node that a node name or drive name means, if any."""
+        return self.nodes.get(self.roots.get(reference, reference))
+
+    @property
+    def backed_up(self) -> frozenset[str]:
+        """The disks that a job reads, by node name."""
+        return frozenset(job.node for job in self.jobs.values() if job.active)
+
     def resolve(self, reference: str, reason: Reason) -> tuple[str, Node]:
         """The node that a node name or drive name means; refused with ``reason`` if none."""
         name = self.roots.get(reference, reference)

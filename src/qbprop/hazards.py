@@ -112,20 +112,19 @@ class Hazards:
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE
         if isinstance(operation, WriteCompressed):
-            node = before.nodes.get(before.roots.get(operation.node, operation.node))
+            node = before.find(operation.node)
             if node is not None and node.image in self._freed:
                 yield COMPRESSED_REUSE
 
 
 def _crowded(sources: Sequence[str], before: World) -> bool:
     """Whether a disk gets a second backup while it has one."""
-    busy = [job.node for job in before.jobs.values() if job.active]
-    return any(source in busy for source in sources) or len(sources) > len(set(sources))
+    return not before.backed_up.isdisjoint(sources) or len(sources) > len(set(sources))
 
 
 def _copies_small(operation: Write | WriteZeroes, before: World) -> bool:
     """Whether a guest's write has a limited job's disk of small clusters copied before it."""
-    reached = before.nodes.get(before.roots.get(operation.node, operation.node))
+    reached = before.find(operation.node)
     if reached is None or not 512 <= before.images[reached.image].cluster_size < 4096:
         return False
     return any(

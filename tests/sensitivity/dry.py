@@ -17,6 +17,7 @@ from qbprop.hazards import Hazard, Hazards, known_hazards
 from qbprop.machine import BlockMachine
 from qbprop.session import Accepts, Session
 from qbprop_model.expectation import Contents, Expectation
+from qbprop_model.image import View
 from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
@@ -110,6 +111,10 @@ def _visible(expected: Expectation) -> tuple[Any, ...]:
         expected.sizes,
         expected.digests,
         expected.jobs,
+        expected.alive,
+        expected.words,
+        expected.anonymous,
+        expected.opened,
     )
 
 
@@ -120,9 +125,12 @@ def _contents_differ(due: Mapping[str, Contents], claimed: Mapping[str, Contents
 def _differ(one: Contents, other: Contents) -> bool:
     if one.size != other.size:
         return True
+    assert isinstance(one, View)
+    assert isinstance(other, View)
+    unlike = set(one.parts()) ^ set(other.parts())
     return any(
         not np.array_equal(one.render(start, end - start), other.render(start, end - start))
-        for start, end in _chunks([*one.written(), *other.written()])
+        for start, end in _chunks(sorted((start, end) for start, end, _ in unlike))
     )
 
 

@@ -27,16 +27,12 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
     """What an operation that succeeded reached, as (heading, what); ``state`` is behind it."""
     match operation:
         case Write() | WriteZeroes() | Discard() | WriteCompressed():
-            yield from _request(operation.offset, operation.length, _node(operation.node, state))
+            yield from _request(operation.offset, operation.length, state.find(operation.node))
         case Transaction():
             for action in operation.actions:
                 yield from _action(action, expected, state)
         case BitmapMerge() | DriveBackup() | BlockdevBackup():
             yield from _action(operation, expected, state)
-
-
-def _node(reference: str, state: State) -> Node | None:
-    return state.nodes.get(state.roots.get(reference, reference))
 
 
 def _request(offset: int, length: int, node: Node | None) -> Iterator[tuple[str, str]]:
@@ -68,10 +64,10 @@ def _action(action: Action, expected: Expectation, state: State) -> Iterator[tup
 
 
 def _merge(merge: BitmapMerge, state: State) -> Iterator[tuple[str, str]]:
-    target = _node(merge.node, state)
+    target = state.find(merge.node)
     into = target.bitmaps.get(merge.target) if target else None
     for source in merge.sources:
-        node = _node(source.node or merge.node, state)
+        node = state.find(source.node or merge.node)
         bitmap = node.bitmaps.get(source.name) if node else None
         if bitmap is None or into is None:
             continue
@@ -87,7 +83,7 @@ def _merge(merge: BitmapMerge, state: State) -> Iterator[tuple[str, str]]:
 def _dirty_set(backup: Backup, expected: Expectation, state: State) -> Iterator[tuple[str, str]]:
     """What a backup from a bitmap had to copy."""
     end = expected.jobs.get(backup.job or backup.node)
-    node = _node(backup.node, state)
+    node = state.find(backup.node)
     if backup.bitmap is None or end is None or end.length is None or node is None:
         return
     if end.length == 0:

@@ -99,7 +99,7 @@ def is_partial_backup(step: Step, state: State, before: Mapping[str, Job]) -> bo
     for action in actions:
         if isinstance(action, Backup) and action.bitmap is not None:
             end = step.expected.jobs.get(action.job or action.node)
-            node = state.nodes.get(state.roots.get(action.node, action.node))
+            node = state.find(action.node)
             if end is None or node is None or end.error or end.aborted or end.length is None:
                 continue
             if 0 < end.length < state.size(node):

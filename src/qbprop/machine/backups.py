@@ -11,7 +11,6 @@ from qbprop.machine.draws import (
     JOB_CLUSTER,
     SECTOR,
     below,
-    find,
     named,
     pick,
     present,
@@ -111,7 +110,7 @@ def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Ba
     """A backup that can run ``beside`` others: of any kind, to any target."""
     disks = sited(world) or present(world)
     if beside and not seldom(draw, 6):
-        disks = [n for n in disks if all(find(world, b.node) is not world.nodes[n] for b in beside)]
+        disks = [n for n in disks if all(world.find(b.node) is not world.nodes[n] for b in beside)]
     name = pick(draw, disks or present(world))
     node, ref = world.nodes[name], named(draw, world, name)
     if ref == node.drive and any(other.node in (name, ref) for other in beside):
@@ -163,10 +162,9 @@ def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     The disk is larger than a job cluster where there is such a disk, so that the backup
     mostly copies a part of it.
     """
-    busy = {job.node for job in world.jobs.values() if job.active}
     disks = [n for n in present(world) if world.size(world.nodes[n]) > JOB_CLUSTER]
     large = [n for n in sited(world) if n in disks]
-    idle = [n for n in large if n not in busy]
+    idle = [n for n in large if n not in world.backed_up]
     name = pick(draw, idle or large or disks or present(world))
     node, size = world.nodes[name], world.size(world.nodes[name])
     if not node.bitmaps:

@@ -5,14 +5,16 @@ much as a question to QEMU.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TypeVar
 
 from hypothesis import strategies as st
 
 from qbprop_model.image import Alloc, Image
-from qbprop_model.operations import NODES
+from qbprop_model.operations import NODES, InvalidOperationError, Operation
 from qbprop_model.state import Node, State
+from qbprop_model.world import World
 
 T = TypeVar("T")
 
@@ -54,11 +56,6 @@ def seldom(draw: st.DrawFn, one_in: int) -> bool:
 def present(world: State) -> list[str]:
     """The disks that exist, as node names."""
     return [name for name in NODES if name in world.nodes]
-
-
-def find(world: State, reference: str) -> Node | None:
-    """The node that a node name or drive name means, if any."""
-    return world.nodes.get(world.roots.get(reference, reference))
 
 
 def named(draw: st.DrawFn, world: State, node: str) -> str:
@@ -115,6 +112,21 @@ def extent(draw: st.DrawFn, image: Image) -> tuple[int, int]:
     kinds = sorted({kind for _, _, kind in runs})
     kind = pick(draw, kinds) if kinds else Alloc.NONE
     return pick(draw, [run[:2] for run in runs if run[2] is kind] or [(0, 0)])
+
+
+class Draft:
+    """Operations chosen one after the other, each in the World that the ones before leave."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world.copy()
+        self.operations: list[Operation] = []
+
+    def add(self, *operations: Operation) -> None:
+        """Choose some; what the model cannot judge changes nothing."""
+        for operation in operations:
+            self.operations.append(operation)
+            with suppress(InvalidOperationError):
+                self.world.apply(operation)
 
 
 def data(draw: st.DrawFn) -> dict[str, int]:

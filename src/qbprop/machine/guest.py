@@ -1,7 +1,6 @@
 """What guests do: reads, writes, zeroes, discards; and resizing their disks."""
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from hypothesis import strategies as st
 
@@ -11,10 +10,10 @@ from qbprop.machine.draws import (
     LENGTH_LIMIT,
     SECTOR,
     SMALL,
+    Draft,
     below,
     byte_range,
     data,
-    find,
     named,
     pick,
     present,
@@ -25,7 +24,6 @@ from qbprop_model.image import Alloc
 from qbprop_model.operations import (
     Discard,
     Flush,
-    InvalidOperationError,
     Operation,
     Read,
     Resize,
@@ -88,7 +86,7 @@ def _looked_at(draw: st.DrawFn, world: World, count: int) -> tuple[Operation, ..
 
 def read_around(world: World, ref: str, offset: int, length: int) -> Read:
     """A read of a range of a disk and of a job cluster on either side of it."""
-    node = find(world, ref)
+    node = world.find(ref)
     size = world.size(node) if node is not None else 0
     start, end = max(0, offset - JOB_CLUSTER), min(size, offset + length + JOB_CLUSTER)
     return Read(node=ref, offset=start, length=min(max(0, end - start), LENGTH_LIMIT))
@@ -105,14 +103,10 @@ def burst(
     draw: st.DrawFn, world: World, choose: Callable[[st.DrawFn, World], Operation]
 ) -> tuple[Operation, ...]:
     """A few times what ``choose`` returns, each behind writes: what is cheap comes in numbers."""
-    scratch = world.copy()
-    found: list[Operation] = []
+    draft = Draft(world)
     for _ in range(pick(draw, (1, 2, 3, 4))):
-        for operation in behind_writes(draw, scratch, choose):
-            found.append(operation)
-            with suppress(InvalidOperationError):
-                scratch.apply(operation)
-    return tuple(found)
+        draft.add(*behind_writes(draw, draft.world, choose))
+    return tuple(draft.operations)
 
 
 def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:

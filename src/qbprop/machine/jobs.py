@@ -1,7 +1,6 @@
 """Jobs in flight: started so that they stay, commanded, and brought to their end."""
 
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +9,11 @@ from hypothesis import strategies as st
 from qbprop.machine.backups import backup, create_image
 from qbprop.machine.bitmaps import bitmap_command, merge
 from qbprop.machine.draws import (
+    JOB_CLUSTER,
     LENGTH_LIMIT,
     SECTOR,
     SMALL,
+    Draft,
     below,
     data,
     named,
@@ -90,7 +91,7 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
     if isinstance(chosen, DriveBackup) and chosen.mode == "absolute-paths":
         image = None
     serial: dict[str, Any] = {"max_workers": 1}
-    serial["max_chunk"] = 65536 if image is None else world.rules.job_cluster(image)
+    serial["max_chunk"] = JOB_CLUSTER if image is None else world.rules.job_cluster(image)
     if kind == "limited":
         if chosen.sync == "bitmap" and seldom(draw, 2):
             chosen = replace(chosen, bitmap_mode="always")
@@ -107,34 +108,25 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
 
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A job that stays, behind writes that give it something to copy; then guests go on."""
-    scratch = world.copy()
-    found: list[Operation] = []
-
-    def add(operation: Operation) -> None:
-        found.append(operation)
-        with suppress(InvalidOperationError):
-            scratch.apply(operation)
-
-    for operation in few(draw, scratch):
-        add(operation)
-    busy = {job.node for job in world.jobs.values() if job.active}
+    draft = Draft(world)
+    scratch = draft.world
+    draft.add(*few(draw, scratch))
     chosen = backup(draw, scratch)
     for _ in range(4):
-        if scratch.roots.get(chosen.node, chosen.node) not in busy:
+        if scratch.roots.get(chosen.node, chosen.node) not in world.backed_up:
             break
         chosen = backup(draw, scratch)
-    node = scratch.nodes.get(scratch.roots.get(chosen.node, chosen.node))
+    node = scratch.find(chosen.node)
     if node is not None and not seldom(draw, 4):
         size = scratch.size(node)
         for _ in range(2):
-            clusters = max(1, -(-size // 65536))
-            offset = pick(draw, (below(draw, clusters), clusters - 1, 0)) * 65536
-            length = min(pick(draw, (SECTOR, 65536 + SECTOR)), size - offset)
-            add(Write(node=chosen.node, offset=offset, length=length, **data(draw)))
-    add(held(draw, scratch, chosen))
-    if active(scratch):
-        found += during(draw, scratch)
-    return tuple(found)
+            clusters = max(1, -(-size // JOB_CLUSTER))
+            offset = pick(draw, (below(draw, clusters), clusters - 1, 0)) * JOB_CLUSTER
+            length = min(pick(draw, (SECTOR, JOB_CLUSTER + SECTOR)), size - offset)
+            draft.add(Write(node=chosen.node, offset=offset, length=length, **data(draw)))
+    draft.add(held(draw, scratch, chosen))
+    beside = during(draw, scratch) if active(scratch) else ()
+    return (*draft.operations, *beside)
 
 
 def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -144,12 +136,12 @@ def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     create = create_image(draw, world, size)
     if create.layer.format == "raw" or size > SMALL:
         return start(draw, world)
-    place = below(draw, max(1, -(-size // 65536))) * 65536
-    length = min(65536, size - place)
+    place = below(draw, max(1, -(-size // JOB_CLUSTER))) * JOB_CLUSTER
+    length = min(JOB_CLUSTER, size - place)
     write = Write(node=name, offset=place, length=length, stamp=2 * below(draw, 8))
     common: dict[str, Any] = {"node": name, "target": create.image, "compress": True}
     first = BlockdevBackup(sync="full", **common)
-    cluster = max(65536, create.layer.cluster_size)
+    cluster = max(JOB_CLUSTER, create.layer.cluster_size)
     second = BlockdevBackup(
         sync="full",
         max_workers=1,
@@ -158,12 +150,10 @@ def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         auto_dismiss=not seldom(draw, 3),
         **common,
     )
-    found: tuple[Operation, ...] = (create, write, first, write, second)
-    scratch = world.copy()
-    for operation in found:
-        with suppress(InvalidOperationError):
-            scratch.apply(operation)
-    return (*found, *during(draw, scratch)) if active(scratch) else found
+    draft = Draft(world)
+    draft.add(create, write, first, write, second)
+    beside = during(draw, draft.world) if active(draft.world) else ()
+    return (*draft.operations, *beside)
 
 
 def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -184,7 +174,7 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
     size = job.point_in_time.size
     if seldom(draw, 6) and job.on_node:
         offset = below(draw, size // SECTOR + 1) * SECTOR
-        length = min(pick(draw, (65536, 1 << 20, SECTOR)), size - offset)
+        length = min(pick(draw, (JOB_CLUSTER, 1 << 20, SECTOR)), size - offset)
         return Read(node=job.target, offset=offset, length=length)
     kind = below(draw, 10)
     if kind < 5:
@@ -193,7 +183,7 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         return request(draw, world)
     if kind < 9:
         return bitmap_command(draw, world) if kind == 7 else merge(draw, world)
-    grown = size + pick(draw, (SECTOR, 0, 65536))
+    grown = size + pick(draw, (SECTOR, 0, JOB_CLUSTER))
     return Resize(node=named(draw, world, job.node), size=grown)
 
 
@@ -245,13 +235,10 @@ def verb(draw: st.DrawFn, cls: type[JobCommand], job_id: str) -> JobCommand:
 
 def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few commands; the later ones meet the jobs in the states that the first ones left."""
-    scratch = world.copy()
-    found: list[Operation] = []
+    draft = Draft(world)
     for _ in range(pick(draw, (1, 2, 3))):
-        found.append(command(draw, scratch))
-        with suppress(InvalidOperationError):
-            scratch.apply(found[-1])
-    return tuple(found)
+        draft.add(command(draw, draft.world))
+    return tuple(draft.operations)
 
 
 def endings(world: World) -> Iterator[Operation]:

@@ -12,7 +12,6 @@ from qbprop.machine.draws import (
     SECTOR,
     below,
     data,
-    find,
     named,
     pick,
     present,
@@ -102,7 +101,7 @@ def refused_resize(draw: st.DrawFn, world: World) -> Operation:
     size = world.size(world.nodes[name])
     if seldom(draw, 3):
         who = nobody(draw, world)
-        node = find(world, who)
+        node = world.find(who)
         return Resize(node=who, size=size if node is None else world.size(node))
     raw = world.images[world.nodes[name].image].format == "raw"
     sizes = ((1 << 63) - 1,) if raw else (size + 100, (1 << 63) - 1, 1 << 62)
@@ -134,7 +133,7 @@ def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
     if not sited(world) or seldom(draw, 3):
         return BitmapMerge(node=node, target=name, sources=(MergeSource(name=BITMAPS[0]),))
     good = bitmap_merge(draw, world)
-    into = find(world, good.node)
+    into = world.find(good.node)
     unlike = [
         MergeSource(name=bitmap, node=other)
         for other in sited(world)
@@ -181,13 +180,13 @@ def refused_backup(draw: st.DrawFn, world: World) -> DriveBackup | BlockdevBacku
 
 def _some_bitmap(draw: st.DrawFn, world: World, op: Backup) -> str | None:
     """A bitmap of the disk that a backup reads, if it has one."""
-    node = find(world, op.node)
+    node = world.find(op.node)
     return pick(draw, sorted(node.bitmaps) or [op.bitmap]) if node is not None else op.bitmap
 
 
 def _size(world: World, op: Backup) -> int | None:
     """Bytes of the disk that a backup reads."""
-    node = find(world, op.node)
+    node = world.find(op.node)
     return None if node is None else world.size(node)
 
 

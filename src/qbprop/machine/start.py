@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from qbprop.machine import guest, jobs
 from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
-from qbprop.machine.draws import pick, seldom
+from qbprop.machine.draws import Draft, pick, seldom
 from qbprop.machine.topology import add_disk
 from qbprop_model.operations import Operation
 from qbprop_model.world import World
@@ -16,22 +16,17 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
     Then often a job that stays, or the first link of a chain of backups.
     """
-    scratch = world.copy()
-    found: list[Operation] = []
-
-    def add(operation: Operation) -> None:
-        found.append(operation)
-        scratch.apply(operation)
-
+    draft = Draft(world)
+    scratch = draft.world
     for _ in range(1 + pick(draw, [0, 0, 1, 2])):
         disk = add_disk(draw, scratch)
-        add(disk)
+        draft.add(disk)
         for _ in range(pick(draw, [1, 2, 0, 3])):
-            add(bitmap_add(draw, scratch, disk.node))
+            draft.add(bitmap_add(draw, scratch, disk.node))
         if seldom(draw, 2):
-            add(create_image(draw, scratch, disk.layers[0].size))
-    for operation in guest.few(draw, scratch):
-        add(operation)
+            draft.add(create_image(draw, scratch, disk.layers[0].size))
+    draft.add(*guest.few(draw, scratch))
     if seldom(draw, 2):
-        return (*found, *jobs.start(draw, scratch))
-    return (*found, *incremental(draw, scratch)) if seldom(draw, 2) else tuple(found)
+        return (*draft.operations, *jobs.start(draw, scratch))
+    chain = incremental(draw, scratch) if seldom(draw, 2) else ()
+    return (*draft.operations, *chain)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from qbprop.machine.backups import backup
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_merge, by_name
-from qbprop.machine.draws import below, find, pick, seldom, sited
+from qbprop.machine.draws import below, pick, seldom, sited
 from qbprop.machine.jobs import held
 from qbprop.machine.refusals import refused_action
 from qbprop_model.operations import (
@@ -83,7 +83,7 @@ def _bitmap_of(action: BitmapAction | Backup) -> str | None:
 
 def _again(draw: st.DrawFn, world: World, node: str, name: str) -> Action:
     """What has to do with the bitmap of an earlier action, whatever became of it by then."""
-    found = find(world, node)
+    found = world.find(node)
     siblings = sorted({*(found.bitmaps if found else ()), name})
     cls = pick(draw, ("merge", *BY_NAME, "merge", "add"))
     if cls == "add":

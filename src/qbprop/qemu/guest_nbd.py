@@ -209,10 +209,10 @@ class NbdGuest:
         return self._connection(name)
 
     def _export(self, node: str) -> None:
-        commands = []
         if not self._started:
             address = {"type": "unix", "data": {"path": SOCKET}}
-            commands.append(Command("nbd-server-start", {"addr": address}))
+            self._execute([Command("nbd-server-start", {"addr": address})])
+            self._started = True
         self._count += 1
         identifier = f"{node}.{self._count}"
         options = {
@@ -222,8 +222,6 @@ class NbdGuest:
             "name": node,
             "writable": node not in self._read_only,
         }
-        self._execute(commands)
-        self._started = True
         try:
             self._execute([Command("block-export-add", options)])
         except RequestRefused as request:
