@@ -172,12 +172,23 @@ class JobRules(DiskRules):
             e = min(s + job.cluster, end)
             kinds = [kind for _, _, kind in self.status(job.source, s, e)]
             if Alloc.DATA in kinds:
-                kind = Alloc.DATA
+                kind = Alloc.DATA_OR_ZERO if self.maybe_hole(job, s, e) else Alloc.DATA
             elif kinds == [Alloc.ZERO] and e - s == job.cluster and self.plain(job.source, s, e):
                 kind = Alloc.ZERO
             else:
                 kind = Alloc.DATA_OR_ZERO
             yield s, e, kind
+
+    def maybe_hole(self, job: Job, start: int, end: int) -> bool:
+        """Whether the host's file may have a hole where a job cluster is within a larger cluster.
+
+        QEMU takes such a hole for zeroes when it guesses that the image was preallocated: when
+        the file takes less space than its clusters in use would.
+        """
+        cells = job.point_in_time.cells.runs(start, end)
+        return any(image.cluster_size > job.cluster for image in job.source) and all(
+            all_zero(cell.data, s, e - s) for s, e, cell in cells
+        )
 
     def plain(self, source: Chain, start: int, end: int) -> bool:
         """Whether a zero range is one extent of one layer, in one slice of its tables."""

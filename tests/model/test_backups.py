@@ -1,5 +1,6 @@
 """Backups against the naive World: copy sets, outcomes, refusals, chains."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +11,7 @@ from tests.model.strategies import COPIED as SIZE
 from tests.model.strategies import KIB, backup_sequences, guest_requests, layers
 
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Alloc
 from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
@@ -20,6 +22,7 @@ from qbprop_model.operations import (
     DriveBackup,
     Layer,
     MergeSource,
+    OpenOutcomeError,
     Operation,
     RebaseImage,
     SyncMode,
@@ -204,3 +207,33 @@ def test_zeroes_detected_by_a_version_2_target_show_a_later_backing_file() -> No
         assert world.apply(operation).refusal is None
     expected = world.apply(RebaseImage(image="target1", backing="target0"))
     assert expected.contents["target1"].render(512, 1).tolist() == [7]
+
+
+MIB = 1 << 20
+FULL = BlockdevBackup(node="drive0", target="target0", sync="full")
+WORLD_OF_A_HOLE = (
+    AddDisk(node="drive0", layers=(Layer(size=2 * MIB, cluster_size=2 * MIB),)),
+    CreateImage(image="target0", layer=Layer(size=2 * MIB)),
+    Write(node="drive0", offset=65536, length=1, stamp=2),
+    FULL,
+)
+
+
+def test_a_hole_in_a_large_cluster_may_travel_as_zeroes() -> None:
+    world = World()
+    for operation in WORLD_OF_A_HOLE:
+        world.apply(operation)
+    alloc = world.images["target0"].alloc
+    assert alloc.at(0) is Alloc.DATA_OR_ZERO
+    assert alloc.at(65536) is Alloc.DATA
+    with pytest.raises(OpenOutcomeError):
+        world.apply(replace(FULL, compress=True))
+
+
+def test_a_cluster_no_larger_than_the_job_cluster_has_no_hole() -> None:
+    world = World()
+    disk = AddDisk(node="drive0", layers=(Layer(size=2 * MIB, cluster_size=65536),))
+    write = Write(node="drive0", offset=0, length=512, fill=0)
+    for operation in (disk, WORLD_OF_A_HOLE[1], write, FULL):
+        world.apply(operation)
+    assert world.images["target0"].alloc.at(0) is Alloc.DATA
