@@ -27,6 +27,6 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(create_image(draw, scratch, disk.layers[0].size))
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 2):
-        return (*draft.operations, *jobs.start(draw, scratch))
+        return (*draft.operations, *jobs.start_any(draw, scratch))
     chain = incremental(draw, scratch) if seldom(draw, 2) else ()
     return (*draft.operations, *chain)
