@@ -1,5 +1,6 @@
 """Jobs in flight: what the model says of them, against numbers worked out by hand (6.2 to 6.7)."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from qbprop_model.operations import (
     BlockdevBackup,
     CreateImage,
     Discard,
+    DriveBackup,
     InvalidOperationError,
     JobCancel,
     JobDismiss,
@@ -286,3 +288,24 @@ def test_ranges_are_sets(members: set[int], a: int, b: int) -> None:
     assert within(ranges, start, end) == ranges_of(members & piece)
     assert minus(ranges, start, end) == ranges_of(members - piece)
     assert plus(ranges, start, end) == ranges_of(members | piece)
+
+
+def test_a_target_over_its_disk_locks_no_backing_file_of_its_own() -> None:
+    made = (
+        AddDisk(node="drive0", layers=(Layer(size=65536),)),
+        AddDisk(node="drive1", layers=(Layer(size=512),)),
+        CreateImage(image="target0", layer=Layer(size=512)),
+        CreateImage(image="target1", layer=Layer(size=65536), backing="target0"),
+    )
+    over_disk = DriveBackup(node="drive0", target="target1", sync="none", mode="existing")
+    below = BlockdevBackup(node="drive1", target="target0", sync="none", job="job1")
+    for order in ((over_disk, below), (below, over_disk)):
+        world = World()
+        for operation in (*made, *order):
+            assert world.apply(operation).refusal is None
+    world = World()
+    for operation in (*made, below):
+        world.apply(operation)
+    refused = world.apply(replace(over_disk, sync="full")).refusal
+    assert refused is not None
+    assert refused.reason is Reason.IMAGE_LOCKED

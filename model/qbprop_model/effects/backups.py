@@ -48,16 +48,20 @@ def open_target(op: BlockdevBackup, world: State) -> None:
     world.opened |= {op.target}
 
 
-def lock_target(target: str, world: State, *, anew: bool = False) -> None:
-    """Opening an image locks it and its backing files; making it ``anew`` it alone (11).
+def lock_target(target: str, world: State, *, alone: bool = False) -> None:
+    """Opening an image locks it and its backing files (11).
 
+    It ``alone``, when it is made anew, or when the disk is to stand below it in place of its
+    own backing file (6.1, sync none).
     A raw node locks its file only as far as a job needs it, so that two writers of one raw
     file may meet; what they make of it is open.
     """
     writable = {node.image for node in world.nodes.values()} | world.opened
-    writable |= {job.target for job in world.jobs.values() if job.active}
-    chain = [target] if anew else world.chain_names(target)
-    read = {name for image in writable for name in world.chain_names(image)[1:]}
+    jobs = [job for job in world.jobs.values() if job.active]
+    writable |= {job.target for job in jobs}
+    over_disks = {job.target for job in jobs if job.backs_target}
+    chain = [target] if alone else world.chain_names(target)
+    read = {name for image in writable - over_disks for name in world.chain_names(image)[1:]}
     clashes = ({target} & (read | writable)) | writable.intersection(chain[1:])
     if any(world.images[name].format == "raw" for name in clashes):
         raise OpenOutcomeError("two users of one raw file")
@@ -146,7 +150,7 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
         raise InvalidOperationError(f"there is no target {op.target}")
     if op.mode == "absolute-paths":
         if op.target in world.images:
-            lock_target(op.target, world, anew=True)
+            lock_target(op.target, world, alone=True)
         if op.sync == "none":
             raise InvalidOperationError("the target would be backed by the disk itself")
         source = world.images[node.image]
@@ -159,7 +163,7 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
         raise Refused(Reason.NO_SUCH_FILE)
     if op.format == "raw" and image.format != "raw":
         raise InvalidOperationError("a qcow2 file read as raw has no stated size")
-    lock_target(op.target, world)
+    lock_target(op.target, world, alone=op.sync == "none")
     if op.format != image.format:
         raise Refused(Reason.WRONG_FORMAT)
     if op.sync == "none" and image.format == "raw":
