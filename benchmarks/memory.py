@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 SAMPLE_SECONDS = 0.2
 
@@ -56,15 +56,16 @@ def _steps(path: Path) -> int:
 
 def _sizes(pid: int) -> dict[str, float]:
     """Resident megabytes of the campaign and of its QEMU."""
-    sizes = {"tester": _resident(pid)}
+    sizes = {"tester": resident(pid)}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         status = Path(f"/proc/{child}/comm")
         if status.exists() and status.read_text().startswith("qemu-system"):
-            sizes["qemu"] = _resident(int(child))
+            sizes["qemu"] = resident(int(child))
     return sizes
 
 
-def _resident(pid: int) -> float:
+def resident(pid: int, field: Literal["VmRSS", "VmHWM"] = "VmRSS") -> float:
+    """Resident megabytes of a process: now, or with VmHWM at its highest."""
     status = Path(f"/proc/{pid}/status").read_text()
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith(field))
     return int(kilobytes) / 1000

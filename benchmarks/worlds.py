@@ -4,13 +4,15 @@ Each world is tried in a process of its own, so that the memory is its own.
 """
 
 import multiprocessing
+import os
 import random
-import resource
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from benchmarks.memory import resident
 
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
@@ -111,7 +113,7 @@ def tried(world: World, steps: int) -> dict[str, Any]:
     return asdict(world) | {
         "ms_per_step": 1000 * seconds / steps,
         "end_ms": 1000 * end_seconds,
-        "tester_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "tester_mb": resident(os.getpid(), "VmHWM"),
     }
 
 
