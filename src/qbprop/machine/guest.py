@@ -110,7 +110,10 @@ def burst(
 
 
 def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """A compressed write of whole clusters, mostly of one that is free, of a qcow2 disk."""
+    """A compressed write of whole clusters, mostly of one that is free, of a qcow2 disk.
+
+    Every other one is then zeroed or written over.
+    """
     able = [n for n in present(world) if world.images[world.nodes[n].image].format == "qcow2"]
     name = pick(draw, able or present(world))
     node, size = world.nodes[name], world.size(world.nodes[name])
@@ -126,7 +129,17 @@ def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     ref = named(draw, world, name)
     length = min(length, size - offset)
     write = WriteCompressed(node=ref, offset=offset, length=length, **data(draw))
-    return (write,) if seldom(draw, 2) else (write, read_around(world, ref, offset, length))
+    match pick(draw, ("read", "nothing", "zeroes", "write")):
+        case "read":
+            return (write, read_around(world, ref, offset, length))
+        case "zeroes":
+            unmap = seldom(draw, 2)
+            over: Operation = WriteZeroes(node=ref, offset=offset, length=length, unmap=unmap)
+        case "write":
+            over = Write(node=ref, offset=offset, length=min(SECTOR, length), **data(draw))
+        case _:
+            return (write,)
+    return (write, over, read_around(world, ref, offset, length))
 
 
 def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
