@@ -22,7 +22,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "image checks": ((session.Session, "_check_images"),),
     "images": ((Images, "make"), (Images, "run")),
     "model": ((World, "apply"), (World, "copy"), (World, "final"), (Hazards, "see")),
-    "QMP": ((Monitor, "execute_all"), (Monitor, "wait")),
+    "QMP": ((Monitor, "send"), (Monitor, "receive"), (Monitor, "wait")),
     "guest I/O": (
         (NbdGuest, "perform"),
         (NbdConnection, "__init__"),
@@ -30,7 +30,12 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
         (NbdConnection, "data_extents"),
     ),
     "comparing": ((session, "check"), (readback, "first_difference")),
-    "driver": ((Driver, "perform"), (Driver, "observe"), (Driver, "differences")),
+    "driver": (
+        (Driver, "start"),
+        (Driver, "_observation"),
+        (Driver, "observe"),
+        (Driver, "differences"),
+    ),
 }
 """The functions of each part. Time in a function called by another is that of the inner one."""
 

@@ -125,6 +125,7 @@ class Recorder:
         self._clock = clock
         self._files: dict[Monitor, Path] = {}
         self._taken: Counter[str] = Counter()
+        self._sent: Sequence[Command] = ()
 
     @property
     def groups(self) -> int:
@@ -141,7 +142,8 @@ class Recorder:
         """Record."""
         hooks: list[tuple[type, str, Around]] = [
             (QemuProcess, "__init__", self._launch),
-            (Monitor, "execute_all", self._execute_all),
+            (Monitor, "send", self._send),
+            (Monitor, "receive", self._receive),
             (Monitor, "wait", self._wait),
             (Monitor, "events", self._events),
             (NbdConnection, "__init__", self._connect),
@@ -176,14 +178,17 @@ class Recorder:
         self._taken.clear()
         self._keep(Launch)
 
-    def _execute_all(
-        self, function: Around, monitor: Monitor, commands: Sequence[Command]
-    ) -> list[Reply]:
+    def _send(self, function: Around, monitor: Monitor, commands: Sequence[Command]) -> None:
         folder = self._files.get(monitor)
         if folder is not None and any(DATA_FILE in str(each.arguments) for each in commands):
             self._keep(lambda: _written(folder / DATA_FILE))
+        function(monitor, commands)
+        self._sent = commands
+
+    def _receive(self, function: Around, monitor: Monitor) -> list[Reply]:
+        commands = self._sent
         try:
-            replies: list[Reply] = function(monitor, commands)
+            replies: list[Reply] = function(monitor)
         except QemuSilent as silent:
             seconds = silent.seconds
             self._keep(lambda: Silence(seconds))

@@ -5,7 +5,8 @@ The machine, replay, and whatever else performs operations go through a :class:`
 
 import re
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from qbprop.check import check
@@ -69,6 +70,17 @@ def cause_of_death(died: QemuDied) -> str:
     return f"exit status {died.returncode}"
 
 
+@dataclass(frozen=True)
+class _Performed:
+    """An operation that was performed, and not yet compared with what was due."""
+
+    operation: Operation
+    name: str
+    expected: Expectation
+    observation: Callable[[], Observation]
+    patience: float
+
+
 Observer = Callable[[Step], None]
 
 Accepts = Callable[[Expectation, Collection[Hazard]], bool]
@@ -104,6 +116,7 @@ class Session:
         """The traces of the examples since QEMU's launch, the current one left out."""
         self._launch = 0
         self._hazards = Hazards()
+        self._last: _Performed | None = None
 
     def begin(self) -> None:
         """Start an example: QEMU as good as new, an empty World."""
@@ -116,41 +129,80 @@ class Session:
         self.world = World(self.rules)
         self.trace = []
         self._hazards = Hazards()
+        self._last = None
 
     def step(self, operation: Operation, accepts: Accepts = lambda *_: True) -> Step:
-        """Perform one operation and compare.
+        """Perform one operation and compare; raises as `start` does."""
+        self.start(operation, accepts)
+        step = self.settle()
+        assert step is not None
+        return step
+
+    def start(self, operation: Operation, accepts: Accepts = lambda *_: True) -> None:
+        """Perform one operation, when the one before has agreed; QEMU may still be answering.
 
         Raises a :class:`Finding` at a disagreement, InvalidOperationError (and nothing was
         performed) where the model cannot judge the operation, or ``accepts`` does not want it.
         """
-        before = self.world.copy()
-        expected = self.world.apply(operation)
-        provoked = tuple(self._hazards.provoked(operation, expected, before))
+        world = self.world.copy()
+        expected = world.apply(operation)
+        provoked = tuple(self._hazards.provoked(operation, expected, self.world))
         if not accepts(expected, provoked):
-            self.world = before
             raise InvalidOperationError("an operation that is not wanted")
-        self._hazards.see(provoked, before, self.world)
+        self.settle()
+        self._hazards.see(provoked, self.world, world)
+        self.world = world
         name = step_name(operation, expected)
         self.trace.append(operation)
         self.observed = None
-        full = self.driver.timeout
-        self.driver.timeout = self.patience(self._hazards.explains(HangFinding.kind))
+        patience = self.patience(self._hazards.explains(HangFinding.kind))
+        with self._patient(patience), self._living(name, expected):
+            digests = expected.digests
+            observation = self.driver.start(operation, digests, rests(expected))
+        self._last = _Performed(operation, name, expected, observation, patience)
+        if expected.contents:
+            self.settle()
+
+    def settle(self) -> Step | None:
+        """Compare what came of the last operation with what was due, unless that was done.
+
+        Raises a :class:`Finding` at a disagreement.
+        """
+        if self._last is None:
+            return None
+        last, self._last = self._last, None
+        with self._patient(last.patience), self._living(last.name, last.expected):
+            self.observed = last.observation()
+            check(last.name, last.expected, self.observed, self.driver.features)
+            self._check_contents(last.name, last.expected)
+        step = Step(len(self.trace), last.operation, last.expected, self.observed)
+        self.agreed(step)
+        return step
+
+    def agreed(self, step: Step) -> None:
+        """Called after each step that showed no disagreement, before the next one."""
+        if self.observer:
+            self.observer(step)
+
+    @contextmanager
+    def _patient(self, seconds: float) -> Iterator[None]:
+        """QEMU has so many seconds for an answer."""
+        full, self.driver.timeout = self.driver.timeout, seconds
         try:
-            observed = self.driver.perform(operation, expected.digests, rests(expected))
-            self.observed = observed
-            check(name, expected, observed, self.driver.features)
-            self._check_contents(name, expected)
+            yield
+        finally:
+            self.driver.timeout = full
+
+    @contextmanager
+    def _living(self, name: str, expected: Expectation) -> Iterator[None]:
+        """What ends inside with QEMU, or disagrees, is a finding with its place."""
+        try:
+            yield
         except QemuGone as gone:
             due = expected.refusal.reason if expected.refusal else "ok"
             raise self._placed(self._life(name, f"{due} due", gone)) from gone
         except Finding as finding:
             raise self._placed(finding) from None
-        finally:
-            self.driver.timeout = full
-        step = Step(len(self.trace), operation, expected, observed)
-        if self.observer:
-            self.observer(step)
-        return step
 
     def patience(self, hazard: Hazard | None) -> float:
         """Seconds that QEMU has for an answer; ``hazard`` tells why it may hang, if it may."""
@@ -161,6 +213,7 @@ class Session:
 
         Raises a :class:`Finding` whose operation is "end".
         """
+        self.settle()
         expected = self.world.final()
         try:
             observed = self.driver.observe(expected.digests)

@@ -28,6 +28,12 @@ from qbprop_model.rules import Rules
 SIZE = 1 << 20
 DISK = AddDisk(node="drive0", layers=(Layer(size=SIZE),))
 WRITE = Write(node="drive0", offset=SIZE - 512, length=512, stamp=1)
+MERGE_OF_NOTHING = Transaction(
+    actions=(
+        BitmapAdd(node="drive0", name="bitmap0"),
+        BitmapMerge(node="drive0", target="bitmap0"),
+    )
+)
 
 
 class WritesAreLost(Rules):
@@ -38,6 +44,7 @@ class WritesAreLost(Rules):
 def end_of_example(operations: Iterable[Operation], qemu: str | None) -> None:
     """An example that is not drawn to be read back as a whole."""
     with Lab(find_binaries(qemu)).session(WritesAreLost()) as session:
+        session.shunned = frozenset({EMPTY_MERGE})
         body: dict[str, Session | bool] = {"session": session, "thorough": False}
         machine: MachineBase = type("Short", (MachineBase,), body)()
         machine.perform(operations)
@@ -53,16 +60,16 @@ def test_an_example_that_resized_a_disk_ends_with_all_contents(
         )
 
 
+def test_an_example_that_left_something_out_is_checked_at_its_end(
+    pytestconfig: pytest.Config,
+) -> None:
+    resized = [DISK, WRITE, Resize(node="drive0", size=SIZE)]
+    with pytest.raises(ContentsFinding):
+        end_of_example([*resized, MERGE_OF_NOTHING], pytestconfig.getoption("--qemu"))
+
+
 def test_other_examples_end_with_the_bitmaps(pytestconfig: pytest.Config) -> None:
     end_of_example([DISK, WRITE], pytestconfig.getoption("--qemu"))
-
-
-MERGE_OF_NOTHING = Transaction(
-    actions=(
-        BitmapAdd(node="drive0", name="bitmap0"),
-        BitmapMerge(node="drive0", target="bitmap0"),
-    )
-)
 
 
 def test_what_is_shunned_is_done_by_the_daring_alone(pytestconfig: pytest.Config) -> None:

@@ -344,7 +344,7 @@ def test_an_interrupted_qemu_is_replaced(driver: Driver, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(driver.process.monitor, "execute_all", interrupt)
+        patch.setattr(driver.process.monitor, "receive", interrupt)
         with pytest.raises(KeyboardInterrupt):
             driver.perform(op.BitmapAdd(node="drive0", name="bitmap0"))
     driver.reset()

@@ -249,6 +249,7 @@ class WatchedSession(Session):
         super().__init__(driver, rules)
         self._watch = watch
         self._next: Operation | None = None
+        self._since = time.monotonic()
 
     @property
     def attempted(self) -> tuple[Operation, ...]:
@@ -264,13 +265,22 @@ class WatchedSession(Session):
         with self._watch.guarding():
             super().begin()
 
-    def step(self, operation: Operation, accepts: Accepts = lambda *_: True) -> Step:
-        """As :meth:`Session.step`."""
-        start, self._next = time.monotonic(), operation
+    def start(self, operation: Operation, accepts: Accepts = lambda *_: True) -> None:
+        """As :meth:`Session.start`."""
+        self._next = operation
         with self._watch.guarding():
-            step = super().step(operation, accepts)
-        self._watch.step_agreed(step, self, time.monotonic() - start)
-        return step
+            super().start(operation, accepts)
+
+    def settle(self) -> Step | None:
+        """As :meth:`Session.settle`."""
+        with self._watch.guarding():
+            return super().settle()
+
+    def agreed(self, step: Step) -> None:
+        """As :meth:`Session.agreed`."""
+        now = time.monotonic()
+        self._watch.step_agreed(step, self, now - self._since)
+        self._since = now
 
     def patience(self, hazard: Hazard | None) -> float:
         """Less time where a hang would be no news."""

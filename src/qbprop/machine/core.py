@@ -83,7 +83,7 @@ class MachineBase(RuleBasedStateMachine):
         return False
 
     def perform(self, operations: Drawn) -> None:
-        """Perform operations in order and check each.
+        """Perform operations in order and check each; the last one when the next is drawn.
 
         What the model cannot judge, or what costs too much, is left out.
         """
@@ -92,7 +92,7 @@ class MachineBase(RuleBasedStateMachine):
                 return
             self.watch()
             try:
-                self._guarded(partial(self.session.step, operation, self.accepts))
+                self._guarded(partial(self.session.start, operation, self.accepts))
             except InvalidOperationError:
                 continue
 
@@ -111,6 +111,8 @@ class MachineBase(RuleBasedStateMachine):
                 self.failed = True
                 raise
             self.over = True
+        except InvalidOperationError:
+            raise
         except BaseException:
             self.failed = True
             raise
@@ -135,9 +137,13 @@ class MachineBase(RuleBasedStateMachine):
         if self.over or self.failed or not self.session.trace:
             return
         self.perform(endings(self.world))
-        if not self.world.jobs:
+        if self.world.jobs:
+            self._guarded(self.session.settle)
+        else:
             self._finish()
 
     def _finish(self) -> None:
+        if self.over:
+            return
         deep = self.deep or any(isinstance(operation, Resize) for operation in self.session.trace)
         self._guarded(lambda: self.session.finish(thorough=deep))

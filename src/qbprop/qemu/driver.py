@@ -135,6 +135,19 @@ class Driver:
         status in which each job that the operation moves comes to rest; without it, gone.
         Raises the gone exceptions; then `reset` comes next.
         """
+        return self.start(operation, digests, rests)()
+
+    def start(
+        self,
+        operation: Operation,
+        digests: Bitmaps = (),
+        rests: Mapping[str, str] | None = None,
+    ) -> Callable[[], Observation]:
+        """As `perform`, but the observation comes from a call of what is returned.
+
+        Meanwhile QEMU may still be answering: before that call only `reset` and `close` may be
+        called.
+        """
         with self._tainting():
             planned = awaiting(plan(operation), rests)
             queries = [digest_query(node, name) for node, name in digests]
@@ -142,10 +155,18 @@ class Driver:
             queries += [NODES_QUERY] if nodes else []
             jobs = planned.settle or (nodes and self._performer.jobs)
             queries += [JOBS_QUERY] if jobs else []
-            outcome = self._performer.perform(planned, queries, rests)
-            if isinstance(operation, AddDisk) and outcome.refused is None:
-                self._disks[operation.node] = operation.drive
-            return self._observation(outcome, digests, queries)
+            performed = self._performer.start(planned, queries, rests)
+            self._under_way = True
+
+        def finish() -> Observation:
+            with self._tainting():
+                outcome = performed()
+                self._under_way = False
+                if isinstance(operation, AddDisk) and outcome.refused is None:
+                    self._disks[operation.node] = operation.drive
+                return self._observation(outcome, digests, queries)
+
+        return finish
 
     def observe(self, digests: Bitmaps = ()) -> Observation:
         """The state as it is, without an operation. Raises the gone exceptions."""
@@ -212,7 +233,7 @@ class Driver:
         new one is launched. Raises EnvironmentProblem if that cannot be.
         """
         try:
-            clean = not self._tainted and self._close_all()
+            clean = not (self._tainted or self._under_way) and self._close_all()
         except QemuGone:
             clean = False
         if not clean:
@@ -234,7 +255,7 @@ class Driver:
         self._performer = Performer(monitor, self._guest, self._images)
         self._reader = Reader(monitor, self._guest, self._images)
         self._disks: dict[str, str | None] = {}
-        self._tainted = False
+        self._tainted = self._under_way = False
         self.launches += 1
 
     @contextmanager

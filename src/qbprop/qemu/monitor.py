@@ -136,6 +136,7 @@ class Monitor:
         self.round_trips = 0
         self._died = died
         self._gone: QemuGone | None = None
+        self._sent: Sequence[Command] = ()
         self._interrupted = QemuSilent("an earlier wait was interrupted", 0)
         self._connection: socket.socket | None = None
         self._client = _Client(event_limit)
@@ -170,13 +171,25 @@ class Monitor:
 
         QEMU performs them one after the other, and a refused one does not stop the next.
         """
-        if not commands:
-            return []
+        self.send(commands)
+        return self.receive()
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send all commands at once; nothing but `receive` or `close` may come next."""
         self._check()
         messages = [_message(command) for command in commands]
-        client, self._gone = self._client, self._interrupted
-        client.send(messages)
-        self.round_trips += 1
+        if messages:
+            self._gone = self._interrupted
+            self._client.send(messages)
+            self.round_trips += 1
+        self._sent = commands
+
+    def receive(self) -> list[Reply]:
+        """Wait for the replies to what was sent, as `execute_all` does."""
+        commands, self._sent = self._sent, ()
+        if not commands:
+            return []
+        client = self._client
         self._run_until(
             lambda: len(client.replies) == len(commands),
             lambda: f"no reply to {commands[len(client.replies)].name}",

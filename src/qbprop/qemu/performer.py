@@ -1,6 +1,6 @@
 """Plans carried out: each primitive step sent where it belongs, and its answer kept."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,25 +55,34 @@ class Performer:
         self.jobs: dict[str, str] = {}
         """The status of each job that there is, as its events told it last."""
 
-    def perform(
+    def start(
         self, plan: Plan, queries: Sequence[Command] = (), rests: Mapping[str, str] | None = None
-    ) -> Outcome:
-        """Carry out ``plan``, then send ``queries`` all at once.
+    ) -> Callable[[], Outcome]:
+        """Carry out ``plan`` and send ``queries`` all at once; a call tells what came of it.
 
-        ``rests`` tells for each job that the plan moves the status in which it comes to rest.
+        That call must come before anything else is asked of QEMU. ``rests`` tells for each job
+        that the plan moves the status in which it comes to rest.
         """
         outcome = Outcome()
         self._rests = rests
-        if isinstance(plan.main, Command) and plan == Plan(plan.main):
-            reply, *outcome.replies = self._monitor.execute_all([plan.main, *queries])
-            outcome.exchange.append(Exchange(plan.main, reply))
-            if isinstance(reply, Error):
-                outcome.refused = refusal(reply)
+        alone = isinstance(plan.main, Command) and plan == Plan(plan.main)
+        if isinstance(plan.main, Command) and alone:
+            self._monitor.send([plan.main, *queries])
         else:
             self._carry_out(plan, outcome)
-            outcome.replies = self._monitor.execute_all(queries) if queries else []
-        self._take_events(outcome)
-        return outcome
+            self._monitor.send(queries)
+
+        def finish() -> Outcome:
+            outcome.replies = self._monitor.receive()
+            if alone:
+                reply = outcome.replies.pop(0)
+                outcome.exchange.append(Exchange(plan.main, reply))
+                if isinstance(reply, Error):
+                    outcome.refused = refusal(reply)
+            self._take_events(outcome)
+            return outcome
+
+        return finish
 
     def end_jobs(self) -> None:
         """Cancel and dismiss whatever job there is, and close what it kept open."""
