@@ -49,12 +49,13 @@ def test_a_copied_template_is_what_qemu_img_makes(
     images: Images, tmp_path: Path, shape: Layer, *, backed: bool
 ) -> None:
     images.make(MakeImage("base0.img", Layer(size=MIB, format="raw")))
-    images.make(MakeImage("base1.img", Layer(size=MIB, format="raw")))
+    images.make(MakeImage("another-base.img", Layer(size=MIB, format="raw")))
     copied = 0
     for number, size in enumerate(SIZES):
         if size > 1 << 30 and shape.cluster_size == 512:
             continue
-        below = (f"base{number % 2}.img", "raw") if backed else (None, None)
+        base = ("base0.img", "another-base.img")[number % 2]
+        below = (base, "raw") if backed else (None, None)
         made = MakeImage("made.img", layer(shape, size), *below)
         before = images.runs
         images.make(made)

@@ -72,7 +72,7 @@ def backing(draw: st.DrawFn, world: State, image: str, format_: str = "qcow2") -
 def target(draw: st.DrawFn, world: State) -> Operation:
     """A fresh target, or another backing file for one."""
     overlays = [n for n in TARGETS if n in world.images and world.images[n].format == "qcow2"]
-    if not overlays or seldom(draw, 2):
+    if not overlays or not seldom(draw, 4):
         return create_image(draw, world)
     image = pick(draw, overlays)
     return RebaseImage(image=image, backing=backing(draw, world, image))

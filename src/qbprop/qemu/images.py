@@ -2,8 +2,8 @@
 
 Starting a program costs milliseconds. So a blank image is written from a template where one
 is known: what ``qemu-img create`` made for the same options. Two blank qcow2 images with L1
-tables of as many clusters, over backing files with names of one length, differ in that name, in
-the fields for their size and in the length of the table, which ends the file; so one template
+tables of as many clusters differ in the name of their backing file, in the fields for its length
+and for the image's size, and in the length of the table, which ends the file; so one template
 serves many images.
 """
 
@@ -18,6 +18,7 @@ from qbprop.qemu.monitor import QemuSilent
 from qbprop.qemu.observation import Refused, RequestRefused
 from qbprop.qemu.primitives import MakeImage, Program
 from qbprop.qemu.qcow2 import (
+    BACKING_LENGTH_FIELD,
     L1_ENTRY,
     L1_SIZE_FIELD,
     SIZE_FIELD,
@@ -53,12 +54,13 @@ class _Template:
     """A sparse file in memory: its data as (offset, bytes, zeroes after them).
 
     Of a qcow2 image what is before the L1 table, the offset of which is ``table``; ``backing``
-    is where the name of its backing file stands.
+    is where the name of its backing file stands, in ``backing_length`` bytes.
     """
 
     data: tuple[tuple[int, bytes, int], ...]
     table: int | None
     backing: int
+    backing_length: int
 
 
 class Images:
@@ -154,7 +156,7 @@ class Images:
 
     def _blank(self, step: MakeImage, path: Path) -> None:
         name = (step.backing or "").encode()
-        key = (_shape(step.layer), len(name), step.backing_format)
+        key = (_shape(step.layer), step.backing_format)
         template = self._templates.get(key)
         whole = step.backing is None or is_whole(self._folder / step.backing)
         if template is not None and whole:
@@ -265,7 +267,7 @@ def _template(path: Path) -> _Template | None:
         if sum(stop - start for start, stop in extents) > TEMPLATE_LIMIT:
             return None
         data = tuple(_stripped(descriptor, *each) for each in extents)
-        return _Template(data, table, backing_name(header)[0])
+        return _Template(data, table, *backing_name(header))
 
 
 def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
@@ -282,7 +284,9 @@ def _write_blank(path: Path, template: _Template, layer: Layer, backing: bytes) 
         if template.table is None:
             file.truncate(size)
             return
-        os.pwrite(descriptor, backing, template.backing)
+        if backing:
+            os.pwrite(descriptor, backing.ljust(template.backing_length, b"\0"), template.backing)
+            os.pwrite(descriptor, len(backing).to_bytes(4, "big"), BACKING_LENGTH_FIELD)
         tables = _tables(layer)
         os.pwrite(descriptor, bytes(tables * L1_ENTRY), template.table)
         os.pwrite(descriptor, size.to_bytes(8, "big"), SIZE_FIELD)

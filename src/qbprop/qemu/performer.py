@@ -65,20 +65,23 @@ class Performer:
         """
         outcome = Outcome()
         self._rests = rests
-        alone = isinstance(plan.main, Command) and plan == Plan(plan.main)
-        if isinstance(plan.main, Command) and alone:
-            self._monitor.send([plan.main, *queries])
-        else:
-            self._carry_out(plan, outcome)
-            self._monitor.send(queries)
+        undo = self._prepare(plan, outcome)
+        asked: list[Command] = []
+        if outcome.refused is None:
+            if isinstance(plan.main, Command) and _says_nothing([*plan.settle, *undo, *plan.then]):
+                asked = [resolve(plan.main, self._images.format_of)]
+            else:
+                self._perform_main(plan, undo, outcome)
+        self._monitor.send([*asked, *queries])
 
         def finish() -> Outcome:
-            outcome.replies = self._monitor.receive()
-            if alone:
-                reply = outcome.replies.pop(0)
-                outcome.exchange.append(Exchange(plan.main, reply))
-                if isinstance(reply, Error):
-                    outcome.refused = refusal(reply)
+            replies = self._monitor.receive()
+            outcome.replies = replies[len(asked) :]
+            if asked:
+                outcome.exchange.append(Exchange(asked[0], replies[0]))
+                if isinstance(replies[0], Error):
+                    outcome.refused = refusal(replies[0])
+                self._wind_up(plan, undo, outcome)
             self._take_events(outcome)
             return outcome
 
@@ -97,21 +100,32 @@ class Performer:
         for step in self._due(everything=True):
             self._do(step, outcome)
 
-    def _carry_out(self, plan: Plan, outcome: Outcome) -> None:
+    def _prepare(self, plan: Plan, outcome: Outcome) -> list[Primitive]:
+        """Do what comes first; what undoes it, unless a step was refused and all is undone."""
         undo: list[Primitive] = []
-        after: list[Primitive] = []
         try:
             for step, reverse in plan.prepare:
                 self._do(step, outcome)
                 if reverse is not None:
                     undo.append(reverse)
-            after += plan.settle
-            outcome.data = self._do(plan.main, outcome)
-            after += [*reversed(undo), *plan.then]
         except RequestRefused as request:
             outcome.refused = request.refused
-            after += reversed([_now(each) for each in undo])
-        self._try(after, outcome)
+            self._try(map(_now, reversed(undo)), outcome)
+        return undo
+
+    def _perform_main(self, plan: Plan, undo: Sequence[Primitive], outcome: Outcome) -> None:
+        try:
+            outcome.data = self._do(plan.main, outcome)
+        except RequestRefused as request:
+            outcome.refused = request.refused
+        self._try(plan.settle, outcome)
+        self._wind_up(plan, undo, outcome)
+
+    def _wind_up(self, plan: Plan, undo: Sequence[Primitive], outcome: Outcome) -> None:
+        if outcome.refused is None:
+            self._try([*reversed(undo), *plan.then], outcome)
+        else:
+            self._try(map(_now, reversed(undo)), outcome)
         if self._postponed:
             self._take_events(outcome)
             self._try(self._due(), outcome)
@@ -221,6 +235,11 @@ class Performer:
                 self.jobs[job] = status
                 if status == "null":
                     del self.jobs[job]
+
+
+def _says_nothing(steps: Iterable[Primitive]) -> bool:
+    """Whether nothing is sent for steps, so that it does not matter when they are done."""
+    return all(isinstance(step, AttachGuest | ReattachGuest) for step in steps)
 
 
 def _now(undo: Primitive) -> Primitive:

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAGIC = b"QFI\xfb"
+BACKING_LENGTH_FIELD = 16
+"""Where the length of the backing file's name stands: 4 bytes, big-endian."""
+
 SIZE_FIELD = 24
 """Where the virtual size stands: 8 bytes, big-endian."""
 
