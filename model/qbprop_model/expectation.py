@@ -11,6 +11,7 @@ from enum import StrEnum, auto
 from typing import Protocol
 
 from qbprop_model.data import Bytes
+from qbprop_model.ranges import Ranges
 
 
 class Reason(StrEnum):
@@ -171,6 +172,9 @@ class Expectation:
     bits changed, unless the number of dirty ones tells all. ``jobs``: the jobs that ended, by
     id. ``contents``: files (by image name) whose every byte is to be compared now.
 
+    ``allocated``: the byte ranges that a disk's own qcow2 layer has, by disk, where that is to be
+    compared now.
+
     ``alive``: the jobs that there are. ``words``: by job, what its events tell, in order: its
     status, or one of those of :mod:`qbprop_model.effects.jobs`. ``anonymous``: all bitmaps
     without a name. ``opened``: the targets that are open as nodes.
@@ -183,6 +187,7 @@ class Expectation:
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)
     jobs: Mapping[str, JobEnd] = field(default_factory=dict)
     contents: Mapping[str, Contents] = field(default_factory=dict)
+    allocated: Mapping[str, Ranges] = field(default_factory=dict)
     alive: Mapping[str, JobState] = field(default_factory=dict)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     anonymous: tuple[Anonymous, ...] = ()

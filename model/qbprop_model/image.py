@@ -16,6 +16,7 @@ from qbprop_model.data import ZERO, Bytes, Data
 from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.operations import Compat, Format
 from qbprop_model.rangemap import RangeMap
+from qbprop_model.ranges import Ranges, joined
 
 
 class Refused(Exception):  # noqa: N818 - a refusal is an outcome, not an error
@@ -68,6 +69,12 @@ class Image:
     def unit(self) -> int:
         """Bytes per unit of allocation: the cluster, or with extended_l2 the subcluster."""
         return self.cluster_size // 32 if self.extended_l2 else self.cluster_size
+
+    @property
+    def allocated(self) -> Ranges:
+        """The byte ranges that are allocated, clipped to the image's size."""
+        runs = self.alloc.runs(0, self.size)
+        return joined((start, end) for start, end, alloc in runs if alloc is not Alloc.NONE)
 
     def capacity(self, size: int) -> int:
         """``size`` rounded up to whole clusters (raw: as it is)."""

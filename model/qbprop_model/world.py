@@ -1,6 +1,7 @@
 """The World: everything qbprop believes about QEMU; one operation moves it one step."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class World(State):
         return self._expect(outcome, changed)
 
     def final(self) -> Expectation:
-        """What must hold at the end of an example: every digest, every byte."""
+        """What must hold at the end of an example: every digest, every byte, every allocation."""
         self.begin_step()
         busy = {job.target for job in self.jobs.values() if job.active}
         disks = tuple(name for name, node in self.nodes.items() if node.filters is None)
@@ -64,7 +65,10 @@ class World(State):
             for name in self.images
             if "." not in name and not busy.intersection(self.chain_names(name))
         )
-        return self._expect(Outcome(contents=(*disks, *targets)), self.named_bitmaps())
+        everything = self._expect(Outcome(contents=(*disks, *targets)), self.named_bitmaps())
+        tops = {name: self.images[self.nodes[name].image] for name in disks}
+        allocated = {name: top.allocated for name, top in tops.items() if top.format == "qcow2"}
+        return replace(everything, allocated=allocated)
 
     def begin_step(self) -> None:
         """Nothing has happened yet in the next step; the jobs that run may make noise."""

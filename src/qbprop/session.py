@@ -218,6 +218,7 @@ class Session:
             check("end", expected, observed, self.driver.features)
             if thorough:
                 self._check_contents("end", expected)
+                self._check_allocation(expected)
                 self._check_images()
         except QemuGone as gone:
             raise self._placed(self._life("end", "nothing due", gone)) from gone
@@ -250,6 +251,24 @@ class Session:
         if not number or number > len(self.trace):
             return ""
         return f" (last determined by step {number}, {operation_name(self.trace[number - 1])})"
+
+    def _check_allocation(self, expected: Expectation) -> None:
+        for node, due in expected.allocated.items():
+            observed = self.driver.allocated(node)
+            expected_text = f"{node} has of its own {show(due)}"
+            if isinstance(observed, Refused):
+                raise ImageCheckFinding("end", "allocation", expected_text, observed.text)
+            if observed is None or tuple(observed) == due:
+                continue
+            raise ImageCheckFinding(
+                "end",
+                "allocation",
+                expected_text,
+                show(observed),
+                image=node,
+                lost=tuple(subtract(due, observed)),
+                spare=tuple(subtract(observed, due)),
+            )
 
     def _check_images(self) -> None:
         self.driver.close_disks()

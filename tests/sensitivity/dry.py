@@ -42,7 +42,7 @@ class _Recorder:
         self.world = World(Rules())
         self._hazards = Hazards()
 
-    def step(self, operation: Operation, accepts: Accepts) -> None:
+    def start(self, operation: Operation, accepts: Accepts) -> None:
         before = self.world.copy()
         expected = self.world.apply(operation)
         provoked = tuple(self._hazards.provoked(operation, expected, before))
@@ -51,6 +51,9 @@ class _Recorder:
             raise InvalidOperationError("an operation that is not wanted")
         self._hazards.see(provoked, before, self.world)
         self.trace.append(operation)
+
+    def settle(self) -> None:
+        """Nothing to compare."""
 
     def finish(self, *, thorough: bool) -> None:
         """Nothing to compare."""
@@ -97,7 +100,9 @@ def first_difference(variant: Variant, trace: Trace) -> int | None:
     due = right.final()
     with variant.active():
         claimed = wrong.final()
-    if due.digests != claimed.digests or _contents_differ(due.contents, claimed.contents):
+    if (due.digests, due.allocated) != (claimed.digests, claimed.allocated) or _contents_differ(
+        due.contents, claimed.contents
+    ):
         return len(trace)
     return None
 

@@ -12,12 +12,14 @@ from itertools import pairwise
 import numpy as np
 
 from qbprop.check import automaton
-from qbprop.findings import CrashFinding, HangFinding
+from qbprop.findings import CrashFinding, HangFinding, ImageCheckFinding
 from qbprop.qemu.images import SUFFIX
+from qbprop.qemu.plan import disk_file
 from qbprop_model.data import Data
 from qbprop_model.expectation import BitmapState, Contents, Expectation, JobEnd, JobState
 from qbprop_model.image import View
 from qbprop_model.operations import Operation, Read
+from qbprop_model.ranges import Ranges
 from qbprop_model.world import World
 
 
@@ -91,6 +93,14 @@ class Sound:
 
 
 @dataclass(frozen=True)
+class Allocated:
+    """The byte ranges that a qcow2 file has of its own, and its chain has not."""
+
+    file: str
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
 class Silent:
     """QEMU wrote nothing to its standard error."""
 
@@ -100,7 +110,7 @@ class Alive:
     """QEMU answers."""
 
 
-Check = Nodes | Digest | Jobs | JobsNow | ReadData | Bytes | Sound | Silent | Alive
+Check = Nodes | Digest | Jobs | JobsNow | ReadData | Bytes | Sound | Allocated | Silent | Alive
 
 RUNS_LIMIT = 64
 """Most runs of equal bytes that a read is checked by; with more, the whole disk is compared."""
@@ -142,12 +152,13 @@ def _checks(
                 yield _bytes(name, contents, world)
 
 
-def closing(kind: str, world: World) -> tuple[Check, ...]:
+def closing(kind: str, expected: Expectation, world: World) -> tuple[Check, ...]:
     """What is checked when all disks are closed."""
-    if kind != "image-check":
+    if kind != ImageCheckFinding.kind:
         return ()
     files = (name for name, image in world.images.items() if image.format == "qcow2")
-    return tuple(Sound(f"{name}{SUFFIX}") for name in files)
+    own = (Allocated(disk_file(node), ranges) for node, ranges in expected.allocated.items())
+    return (*(Sound(f"{name}{SUFFIX}") for name in files), *own)
 
 
 def _bytes(name: str, contents: Contents, world: World) -> Bytes:

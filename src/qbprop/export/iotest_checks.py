@@ -5,6 +5,7 @@ from functools import singledispatch
 
 from qbprop.export.checks import (
     Alive,
+    Allocated,
     Bytes,
     Digest,
     Jobs,
@@ -101,6 +102,15 @@ def _(check: Bytes, test: Test) -> None:
 def _(check: Sound, test: Test) -> None:
     checker = Program("qemu-img", ("check", "-f", "qcow2", check.file))
     test.add(f"self.assertEqual({run(checker)}, 0)")
+
+
+@verify.register
+def _(check: Allocated, test: Test) -> None:
+    test.add("own = []", f"for extent in iotests.qemu_img_map({check.file!r}):")
+    test.add("    start, end = extent['start'], extent['start'] + extent['length']")
+    test.add("    if extent['depth'] == 0 and extent['present']:")
+    test.add("        own.append([own.pop()[0] if own and own[-1][1] == start else start, end])")
+    test.add(f"self.assertEqual(own, {[list(each) for each in check.ranges]!r})")
 
 
 @verify.register

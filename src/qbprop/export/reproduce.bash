@@ -152,6 +152,19 @@ run() {
 # qemu-img with these arguments.
 img() { run "$QEMU_IMG_PROG" "$@"; }
 
+# The ranges START-END of file $1 that it has of its own are those in $2.
+check_allocated() {
+    local own='' extent='"start": ([0-9]+), "length": ([0-9]+), "depth": 0, "present": true'
+    img map --output=json "$1" || wrong "$reply"
+    while IFS= read -r line; do
+        [[ $line =~ $extent ]] || continue
+        local from=${BASH_REMATCH[1]} to=$((BASH_REMATCH[1] + BASH_REMATCH[2]))
+        if [[ $own == *"-$from" ]]; then own=${own%-*}; else own+=${own:+ }$from; fi
+        own+=-$to
+    done <<<"$reply"
+    [[ $own == "$2" ]] || wrong "$1 has of its own: $own, expected: $2"
+}
+
 # qemu-io with these arguments.
 io() { run "$QEMU_IO_PROG" "$@"; }
 

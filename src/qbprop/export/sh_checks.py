@@ -7,6 +7,7 @@ from shlex import quote
 
 from qbprop.export.checks import (
     Alive,
+    Allocated,
     Bytes,
     Digest,
     Jobs,
@@ -116,6 +117,12 @@ def _(check: Bytes, script: Script) -> None:
 @verify.register
 def _(check: Sound, script: Script) -> None:
     script.ok(f"img check -q -f qcow2 {check.file}")
+
+
+@verify.register
+def _(check: Allocated, script: Script) -> None:
+    ranges = " ".join(f"{start}-{end}" for start, end in check.ranges)
+    script.add(f"check_allocated {check.file} {quote(ranges)}")
 
 
 @verify.register

@@ -125,7 +125,8 @@ def tell(
                 last = checks_of(kind, operation, expected, world)
         told.append(tuple(scenes))
         if at_end is not False:
-            end, closed = checks_of(kind, None, world.final(), world), closing(kind, world)
+            final = world.final()
+            end, closed = checks_of(kind, None, final, world), closing(kind, final, world)
     new = tuple(check for check in end if check not in last)
     return Story(tuple(told), last, new, closed)
 

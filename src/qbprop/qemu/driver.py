@@ -202,6 +202,17 @@ class Driver:
                 return self._reader.disk(name, expected)
             return self._reader.image(target_file(name), expected, through)
 
+    def allocated(self, node: str) -> Sequence[tuple[int, int]] | Refused | None:
+        """The byte ranges that an open disk's top layer has; None where QEMU does not tell.
+
+        Raises the gone exceptions.
+        """
+        with self._tainting():
+            try:
+                return self._guest.allocated(node)
+            except RequestRefused as request:
+                return request.refused
+
     def dirty_ranges(self, node: str, bitmap: str) -> list[tuple[int, int]] | None:
         """The byte ranges that QEMU holds for dirty, None if it does not tell; then `reset`.
 

@@ -4,7 +4,7 @@ Both ways are semantics 10. A transport knows disks by node name and, where they
 drive name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from qbprop.qemu.primitives import GuestRequest
@@ -59,6 +59,12 @@ class GuestIo(Protocol):
 
     def source(self, name: str) -> Source:
         """A disk's bytes, for a comparison. Raises RequestRefused."""
+
+    def allocated(self, name: str) -> Sequence[tuple[int, int]] | None:
+        """The ranges (start, end), ascending, that a disk's top layer has itself.
+
+        None where this way does not tell. Raises RequestRefused.
+        """
 
 
 def pieces(offset: int, length: int, limit: int) -> Iterator[tuple[int, int]]:

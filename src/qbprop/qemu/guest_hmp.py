@@ -83,6 +83,9 @@ class HmpGuest:
                 read.append(_dumped(output))
         return np.concatenate(read[::-1]) if read else None
 
+    def allocated(self, _name: str) -> None:
+        """The human monitor does not tell."""
+
     def source(self, name: str) -> Source:
         """A disk's bytes. Outside what was written, only the first SCAN_LIMIT are looked at."""
         return _HmpSource(self, name, self._size(name))

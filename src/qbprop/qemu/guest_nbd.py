@@ -29,6 +29,9 @@ SOCKET = "nbd.sock"
 SLICE_MILLISECONDS = 100
 """Longest single wait: libnbd goes on waiting through a signal, which Python then sees late."""
 
+DEPTH = "qemu:allocation-depth"
+"""The context that tells which layer has a range: 0 none, 1 the top one."""
+
 STATUS_LIMIT = (1 << 32) - (1 << 21)
 """Most bytes in one question for the allocation; whole clusters of any size."""
 
@@ -48,7 +51,8 @@ class NbdConnection:
         self._handle.set_strict_mode(0)
         self._handle.set_pread_initialize(False)
         self._handle.set_export_name(export)
-        self._handle.add_meta_context("base:allocation")
+        for context in (nbd.CONTEXT_BASE_ALLOCATION, DEPTH):
+            self._handle.add_meta_context(context)
         descriptor = os.open(folder, os.O_PATH)
         try:
             # The path of a Unix socket is limited to 107 bytes, that of the folder is not.
@@ -90,24 +94,36 @@ class NbdConnection:
 
     def data_extents(self) -> list[tuple[int, int]]:
         """Ranges (start, end), ascending, that are not said to read as zeroes."""
+        return self._extents(nbd.CONTEXT_BASE_ALLOCATION, lambda flags: not flags & nbd.STATE_ZERO)
+
+    def allocated(self) -> list[tuple[int, int]] | None:
+        """Ranges (start, end), ascending, of the top layer; None where QEMU does not tell."""
+        if not self._handle.can_meta_context(DEPTH):
+            return None
+        return self._extents(DEPTH, lambda depth: depth == 1)
+
+    def _extents(self, context: str, wanted: Callable[[int], bool]) -> list[tuple[int, int]]:
+        """The ranges for which a context says what is wanted, joined where they meet."""
         found: list[tuple[int, int]] = []
         position, size = 0, self.size
         while position < size:
-            for extent, flags in self._block_status(position, min(size - position, STATUS_LIMIT)):
+            length = min(size - position, STATUS_LIMIT)
+            for extent, flags in self._block_status(context, position, length):
                 start, position = position, min(position + extent, size)
-                if flags & nbd.STATE_ZERO:
+                if not wanted(flags):
                     continue
                 if found and found[-1][1] == start:
                     start = found.pop()[0]
                 found.append((start, position))
         return found
 
-    def _block_status(self, offset: int, length: int) -> Iterable[tuple[int, int]]:
+    def _block_status(self, context: str, offset: int, length: int) -> Iterable[tuple[int, int]]:
         """Lengths and flags of the extents from ``offset`` on; as many as the server tells."""
         entries: list[int] = []
 
-        def take(_context: str, _offset: int, new: list[int], _error: object) -> int:
-            entries.extend(new)
+        def take(name: str, _offset: int, new: list[int], _error: object) -> int:
+            if name == context:
+                entries.extend(new)
             return 0
 
         self._await("status", lambda: self._handle.aio_block_status(length, offset, take))
@@ -208,6 +224,10 @@ class NbdGuest:
         """The bytes of an attached disk."""
         return self._connection(name)
 
+    def allocated(self, name: str) -> Sequence[tuple[int, int]] | None:
+        """The ranges of an attached disk's top layer."""
+        return self._connection(name).allocated()
+
     def _export(self, node: str) -> None:
         if not self._started:
             address = {"type": "unix", "data": {"path": SOCKET}}
@@ -221,6 +241,7 @@ class NbdGuest:
             "node-name": node,
             "name": node,
             "writable": node not in self._read_only,
+            "allocation-depth": True,
         }
         try:
             self._execute([Command("block-export-add", options)])

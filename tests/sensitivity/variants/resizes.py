@@ -6,7 +6,7 @@ from tests.sensitivity.registry import wrong_rule
 
 from qbprop_model.bitmap import Bitmap, Bits
 from qbprop_model.data import ZERO
-from qbprop_model.image import Cell, Chain, Image
+from qbprop_model.image import Alloc, Cell, Chain, Image
 from qbprop_model.rules import Rules
 
 _ZERO = Cell(ZERO, 0)
@@ -127,3 +127,11 @@ class GrowthShowsTheBackingFileAtTheSeam(Rules):
         if size > image.capacity(image.size):
             return grown
         return super().grow(chain[:1], size, step)
+
+
+@wrong_rule("the area that qcow2 grows by is allocated, as zeroes")
+class GrownAreaIsAllocated(Rules):
+    def grow(self, chain: Chain, size: int, step: int) -> Image:
+        grown, old = super().grow(chain, size, step), chain[0].alloc.size
+        capacity = grown.alloc.size
+        return replace(grown, alloc=grown.alloc.assign(min(old, capacity), capacity, Alloc.ZERO))
