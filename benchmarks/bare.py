@@ -33,7 +33,7 @@ from benchmarks.wire import (
 
 from qbprop.lab import scratch_folder
 from qbprop.qemu.binaries import Binaries
-from qbprop.qemu.guest_nbd import SOCKET
+from qbprop.qemu.guest_nbd import DEPTH, SOCKET
 from qbprop.qemu.images import Images
 from qbprop.qemu.observation import RequestRefused
 from qbprop.qemu.process import QemuProcess
@@ -132,7 +132,8 @@ class Bare:
         handle.set_strict_mode(0)
         handle.set_pread_initialize(False)
         handle.set_export_name(export)
-        handle.add_meta_context("base:allocation")
+        for context in (nbd.CONTEXT_BASE_ALLOCATION, DEPTH):
+            handle.add_meta_context(context)
         handle.connect_unix(str(self._folder / SOCKET))
         return handle
 

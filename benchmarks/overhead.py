@@ -1,9 +1,10 @@
 """What a campaign costs beside the bare traffic with QEMU."""
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.bare import bare_time
 from benchmarks.clock import Clock
@@ -15,19 +16,42 @@ from qbprop.campaign.runner import Campaign, Options
 from qbprop.hazards import Hazard
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
+from qbprop.machine.core import Drawn
 from qbprop_model.expectation import Expectation
+from qbprop_model.operations import FILTERS, Backup, Operation, Transaction
 
 
 class Cautious(BlockMachine):
-    """Shuns in every example what QEMU is known to fall for, and jobs that stay.
+    """Shuns in every example what QEMU is known to fall for, and lets no job name its filter.
 
-    The traffic is sent twice, and what depends on events would go another way.
+    The traffic is sent twice, and the names that QEMU makes up differ.
     """
+
+    def perform(self, operations: Drawn) -> None:
+        """As usual, with names for the filters of jobs that stay."""
+        given = (operations,) if isinstance(operations, Operation) else operations
+        super().perform(self._named(each) for each in given)
+
+    def _named(self, operation: Operation) -> Operation:
+        free = (name for name in FILTERS if name not in self.world.nodes)
+        if isinstance(operation, Transaction):
+            actions = tuple(_with_filter(each, free) for each in operation.actions)
+            return replace(operation, actions=actions)
+        return _with_filter(operation, free)
 
     def accepts(self, expected: Expectation, provoked: Collection[Hazard]) -> bool:
         """As in any example that is not daring."""
         self.daring = False
-        return not expected.alive and super().accepts(expected, provoked)
+        return super().accepts(expected, provoked)
+
+
+T = TypeVar("T", bound=Operation)
+
+
+def _with_filter(operation: T, free: Iterator[str]) -> T:
+    if isinstance(operation, Backup) and operation.lasting and operation.filter is None:
+        return replace(operation, filter=next(free, None))
+    return operation
 
 
 def overhead(lab: Lab, seed: int, seconds: float) -> dict[str, Any]:

@@ -257,9 +257,11 @@ class Recorder:
                 )
             )
 
-    def _status(self, function: Around, connection: NbdConnection, offset: int, length: int) -> Any:
+    def _status(
+        self, function: Around, connection: NbdConnection, context: str, offset: int, length: int
+    ) -> Any:
         try:
-            return function(connection, offset, length)
+            return function(connection, context, offset, length)
         finally:
             self._keep(lambda: NbdRequest(connection.export, "status", offset, length))
 

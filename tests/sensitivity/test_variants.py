@@ -6,7 +6,7 @@ machine fails here.
 
 import pytest
 from tests.sensitivity.dry import draw_examples, first_difference
-from tests.sensitivity.runner import measure
+from tests.sensitivity.runner import measure, shrink
 from tests.sensitivity.variants import VARIANTS
 
 from qbprop.lab import Lab
@@ -31,12 +31,26 @@ USUAL = {
 }
 """Examples that it usually takes, at most."""
 
+SHORT = {"merge-replaces": 5, "copies-by-granularity": 4}
+"""Operations that show it, topology included, at most."""
+
 
 @pytest.mark.parametrize("name", USUAL)
 def test_live_qemu_contradicts_a_wrong_rule(name: str, pytestconfig: pytest.Config) -> None:
     lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
     found = measure(lab, VARIANTS[name], SEED, seconds=LONG, examples=10 * USUAL[name])
     assert found.finding is not None
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_what_contradicts_a_wrong_rule_becomes_short(
+    name: str, pytestconfig: pytest.Config
+) -> None:
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
+    found = shrink(lab, VARIANTS[name], SEED, seconds=LONG)
+    assert found.operations is not None
+    assert found.operations <= SHORT[name]
+    assert found.rate == 1.0
 
 
 def test_every_wrong_rule_differs_from_the_right_one_in_some_example() -> None:
