@@ -13,6 +13,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from qbprop.machine import (
     backups,
     bitmaps,
+    groups,
     guest,
     jobs,
     refusals,
@@ -75,6 +76,12 @@ class BlockMachine(MachineBase):
     @rule(ops=drawn(backups.incremental))
     def incremental(self, ops: Iterable[Operation]) -> None:
         """The next link of a chain of incremental backups."""
+        self.perform(ops)
+
+    @precondition(lambda self: going_on(self) and len(jobs.active(self.world)) < 2)
+    @rule(ops=drawn(groups.group))
+    def job_group(self, ops: Iterable[Operation]) -> None:
+        """Jobs of several disks that start together, and perhaps end together."""
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and bool(self.world.jobs))

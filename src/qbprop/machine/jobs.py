@@ -214,13 +214,15 @@ def _near(draw: st.DrawFn, world: World, job: Job) -> Operation:
             return Read(node=node, offset=offset, length=length)
 
 
-def command(draw: st.DrawFn, world: World) -> JobCommand:
-    """A command to a job, mostly one that it takes."""
-    if not world.jobs or seldom(draw, 12):
+def command(draw: st.DrawFn, world: World, ids: Collection[str] = ()) -> JobCommand:
+    """A command to a job, by default any, mostly one that it takes; rare states as often."""
+    if not ids and (not world.jobs or seldom(draw, 12)):
         return verb(draw, pick(draw, VERBS), pick(draw, JOBS))
-    job_id = pick(draw, sorted(world.jobs))
-    choices = VERBS if seldom(draw, 2) else GOOD[world.jobs[job_id].status]
-    return verb(draw, pick(draw, choices), job_id)
+    jobs = {job_id: world.jobs[job_id] for job_id in ids or sorted(world.jobs)}
+    states = {job_id: (job.status, job.faulty) for job_id, job in jobs.items()}
+    state = pick(draw, sorted(set(states.values())))
+    job_id = pick(draw, [each for each, its in states.items() if its == state])
+    return verb(draw, pick(draw, VERBS if seldom(draw, 2) else GOOD[state[0]]), job_id)
 
 
 def verb(draw: st.DrawFn, cls: type[JobCommand], job_id: str) -> JobCommand:
@@ -236,19 +238,20 @@ def verb(draw: st.DrawFn, cls: type[JobCommand], job_id: str) -> JobCommand:
 def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few commands; the later ones meet the jobs in the states that the first ones left."""
     draft = Draft(world)
-    for _ in range(pick(draw, (1, 2, 3))):
+    for _ in range(pick(draw, (2, 1, 3, 5))):
         draft.add(command(draw, draft.world))
     return tuple(draft.operations)
 
 
-def endings(world: World) -> Iterator[Operation]:
-    """What brings all jobs to their end: the good one where there is one.
+def endings(world: World, ids: Collection[str] = JOBS) -> Iterator[Operation]:
+    """What brings some jobs, by default all, to their end: the good one where there is one.
 
     Mode "always" shows what was left only where a job is cancelled.
     """
     scratch = world.copy()
-    while scratch.jobs:
-        job_id, job = next(iter(scratch.jobs.items()))
+    while some := [job_id for job_id in scratch.jobs if job_id in ids]:
+        job_id = min(some, key=lambda each: scratch.jobs[each].status == "waiting")
+        job = scratch.jobs[job_id]
         operation = _ending(job_id, job)
         try:
             scratch.apply(operation)

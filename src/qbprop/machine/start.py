@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from qbprop.machine import guest, jobs
+from qbprop.machine import groups, guest, jobs
 from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import Draft, pick, seldom
@@ -27,6 +27,7 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(create_image(draw, scratch, disk.layers[0].size))
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 2):
-        return (*draft.operations, *jobs.start_any(draw, scratch))
+        job = groups.group if seldom(draw, 3) else jobs.start_any
+        return (*draft.operations, *job(draw, scratch))
     chain = incremental(draw, scratch) if seldom(draw, 2) else ()
     return (*draft.operations, *chain)
