@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from qbprop.qemu.monitor import Command
-from qbprop.qemu.plan import DRAIN, plan
+from qbprop.qemu.plan import plan
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitJobs,
@@ -275,7 +275,7 @@ def test_a_held_job_is_given_its_limits_and_its_disk_is_drained() -> None:
         "filter-node-name": "filter0",
         "on-source-error": "stop",
     }
-    assert made.settle == (AwaitRest(), DRAIN)
+    assert made.settle == (AwaitRest(),)
     close = Command("blockdev-del", {"node-name": "target0"})
     assert [undo for _, undo in made.prepare] == [
         UntilConcluded("job0", close),

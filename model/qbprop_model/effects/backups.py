@@ -102,8 +102,6 @@ def start_backup(op: Backup, world: State) -> str:
     serial = op.max_workers == 1 and op.max_chunk is not None and op.max_chunk // cluster == 1
     if op.speed > 1 or (op.speed and not serial):
         raise OpenOutcomeError("how far the job gets at that speed")
-    if op.speed and sync == "top":
-        raise OpenOutcomeError("how far the job is with looking for allocated clusters")
     source = world.chain(node.image)
     copied = rules.copy_set(sync, cluster, source, found)
     if sync != "none" and total(copied) > COPY_LIMIT:

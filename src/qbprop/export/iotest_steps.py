@@ -11,6 +11,7 @@ from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
+    AwaitCopy,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
@@ -149,6 +150,7 @@ def _(step: object, test: Test, refusal: Refusal | None) -> None:
     """Nothing: the monitor's qemu-io holds a disk for a request only."""
 
 
+@perform.register(AwaitCopy)
 @perform.register(AwaitJobs)
 @perform.register(AwaitRest)
 def _(step: object, test: Test, refusal: Refusal | None) -> None:

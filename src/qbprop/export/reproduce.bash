@@ -241,6 +241,48 @@ job_rests() {
     until [[ ${alive[$1]:-null} == @($2|concluded|null) ]]; do hear; note; done
 }
 
+# Wait until job $1 has copied something and no job has anything in hand, or $1 runs no more.
+job_copies() {
+    local until=$((SECONDS + ${patience%.*} + 1)) copied left
+    while [[ ${alive[$1]:-null} == @(created|running|paused) ]]; do
+        ok qmp '{"execute": "query-jobs"}'
+        count_progress "$1"
+        ok qmp '{"execute": "query-named-block-nodes", "arguments": {"flat": true}}'
+        count_nameless
+        ((copied == 0 || left != 0)) || return 0
+        ((SECONDS < until)) || wrong "job $1 does not rest within $patience seconds"
+    done
+}
+
+# What job $1 has copied, to $copied, and what all jobs have not, to $left; from the last reply.
+count_progress() {
+    local rest=$reply job total now
+    copied=0 left=0
+    while [[ $rest =~ (\{[^{}]*'"id": '[^{}]*\})(.*) ]]; do
+        job=${BASH_REMATCH[1]} rest=${BASH_REMATCH[2]}
+        [[ $job != *'"status": "'@(concluded|aborting)'"'* ]] || continue
+        [[ $job =~ '"current-progress": '([0-9]+) ]] && now=${BASH_REMATCH[1]}
+        [[ $job =~ '"total-progress": '([0-9]+) ]] && total=${BASH_REMATCH[1]}
+        ((left += total - now)) || true
+        [[ $job != *'"id": "'"$1"'"'* ]] || copied=$now
+    done
+}
+
+# Subtract from $left what the copy bitmaps of the disks hold, from the last reply.
+count_nameless() {
+    local disk node rest bitmap
+    for disk in drive0 drive1 drive2; do
+        [[ $reply == *'"node-name": "'"$disk"'"'* ]] || continue
+        pick_node "$disk"
+        rest=${node#*'"dirty-bitmaps": ['}
+        while [[ $rest =~ ^[^{]*(\{[^\}]*\})(.*) ]]; do
+            rest=${BASH_REMATCH[2]} bitmap=${BASH_REMATCH[1]}
+            [[ $bitmap == *'"recording": false'* && $bitmap != *'"name": '* ]] || continue
+            [[ $bitmap =~ '"count": '([0-9]+) ]] && ((left -= BASH_REMATCH[1])) || true
+        done
+    done
+}
+
 # Cancel job $1 and dismiss it.
 end_job() {
     [[ ${alive[$1]:-} == concluded ]] ||

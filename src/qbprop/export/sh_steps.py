@@ -12,6 +12,7 @@ from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
+    AwaitCopy,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
@@ -111,6 +112,11 @@ def _(step: ReleaseGuest, script: Script) -> Iterator[str]:
 def _(step: UntilConcluded, script: Script) -> Iterator[str]:
     script.postponed.append(step)
     yield from ()
+
+
+@calls.register
+def _(step: AwaitCopy, script: Script) -> Iterator[str]:
+    yield f"job_copies {quote(step.job)}"
 
 
 @calls.register(AwaitJobs)

@@ -157,9 +157,10 @@ def _modes(draw: st.DrawFn, draft: Draft, name: str, *, clean: bool) -> dict[str
 
     if not able():
         draft.add(replace(bitmap_add(draw, world, name), disabled=False))
-    if not able() or not (clean or seldom(draw, 8)) and not _dirty(world, name, able()):
-        return {"sync": "full"}
-    key = pick(draw, able() if clean else _dirty(world, name, able()) or able())
+    found = able() if clean else _dirty(world, name, able())
+    if not found or (not clean and seldom(draw, 5)):
+        return {"sync": pick(draw, ("full", "top"))}
+    key = pick(draw, found)
     if clean:
         draft.add(BitmapClear(node=name, name=key))
     if seldom(draw, 3):

@@ -24,9 +24,11 @@ from qbprop.machine.draws import (
 from qbprop.machine.guest import few, request
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
+    BITMAPS,
     FILTERS,
     JOBS,
     Backup,
+    BitmapAdd,
     BlockdevBackup,
     Discard,
     DriveBackup,
@@ -158,7 +160,7 @@ def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A job that stays in flight, in any way."""
-    return failing(draw, world) if seldom(draw, 4) else start(draw, world)
+    return failing(draw, world) if seldom(draw, 3) else start(draw, world)
 
 
 def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -176,13 +178,15 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         offset = below(draw, size // SECTOR + 1) * SECTOR
         length = min(pick(draw, (JOB_CLUSTER, 1 << 20, SECTOR)), size - offset)
         return Read(node=job.target, offset=offset, length=length)
-    kind = below(draw, 10)
+    kind = below(draw, 11)
     if kind < 5:
         return _near(draw, world, job)
     if kind < 7:
         return request(draw, world)
     if kind < 9:
         return bitmap_command(draw, world) if kind == 7 else merge(draw, world)
+    if kind == 9 and job.filter in FILTERS:
+        return BitmapAdd(node=job.filter, name=pick(draw, BITMAPS[:3]), granularity=JOB_CLUSTER)
     grown = size + pick(draw, (SECTOR, 0, JOB_CLUSTER))
     return Resize(node=named(draw, world, job.node), size=grown)
 
@@ -215,14 +219,16 @@ def _near(draw: st.DrawFn, world: World, job: Job) -> Operation:
 
 
 def command(draw: st.DrawFn, world: World, ids: Collection[str] = ()) -> JobCommand:
-    """A command to a job, by default any, mostly one that it takes; rare states as often."""
+    """A command to a job, by default any; each state as often, however many jobs are in it."""
     if not ids and (not world.jobs or seldom(draw, 12)):
         return verb(draw, pick(draw, VERBS), pick(draw, JOBS))
     jobs = {job_id: world.jobs[job_id] for job_id in ids or sorted(world.jobs)}
     states = {job_id: (job.status, job.faulty) for job_id, job in jobs.items()}
     state = pick(draw, sorted(set(states.values())))
     job_id = pick(draw, [each for each, its in states.items() if its == state])
-    return verb(draw, pick(draw, VERBS if seldom(draw, 2) else GOOD[state[0]]), job_id)
+    good = GOOD[state[0]]
+    refused = [cls for cls in VERBS if cls not in good]
+    return verb(draw, pick(draw, refused if seldom(draw, 2) else good), job_id)
 
 
 def verb(draw: st.DrawFn, cls: type[JobCommand], job_id: str) -> JobCommand:

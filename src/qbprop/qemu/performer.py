@@ -1,5 +1,6 @@
 """Plans carried out: each primitive step sent where it belongs, and its answer kept."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from qbprop.qemu.monitor import Command, Error, Event, Monitor, QemuSilent, Repl
 from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.primitives import (
     AttachGuest,
+    AwaitCopy,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
@@ -24,8 +26,18 @@ from qbprop.qemu.primitives import (
     UntilConcluded,
     resolve,
 )
-from qbprop.qemu.query import accepted, refusal
+from qbprop.qemu.query import (
+    JOBS_QUERY,
+    NODES_QUERY,
+    accepted,
+    has_copied,
+    in_hand,
+    refusal,
+)
 from qbprop_model.data import Bytes
+
+MOVING = ("created", "running", "paused")
+"""The statuses in which a job may still copy."""
 
 ERROR_STOPPED = "error-stopped"
 """As a job's rest: the status ``paused``, behind an error."""
@@ -185,6 +197,8 @@ class Performer:
                 self._await_jobs(outcome, None)
             case AwaitRest():
                 self._await_jobs(outcome, self._rests)
+            case AwaitCopy(job):
+                self._await_copy(job)
         return None
 
     def _ask_human_monitor(self, step: HumanCommand) -> str:
@@ -225,6 +239,17 @@ class Performer:
                 what = f"job {job} is {self.jobs.get(job)}, not {status}"
                 raise QemuSilent(what, silent.seconds) from silent
         self._take_events(outcome)
+
+    def _await_copy(self, job: str) -> None:
+        """Ask until a job has copied something and no job has anything in hand."""
+        seconds = self._monitor.timeout
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            jobs, nodes = map(accepted, self._monitor.execute_all([JOBS_QUERY, NODES_QUERY]))
+            moves = any(each["id"] == job and each["status"] in MOVING for each in jobs)
+            if not moves or (has_copied(job, jobs) and in_hand(jobs, nodes) == 0):
+                return
+        raise QemuSilent(f"job {job} is {self.jobs.get(job)} and does not rest", seconds)
 
     def _take_events(self, outcome: Outcome) -> None:
         events = self._monitor.events()

@@ -115,6 +115,16 @@ class AwaitRest:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitCopy:
+    """Wait until ``job`` has copied something and has nothing in hand, or runs no more.
+
+    No event tells; what a job has in hand is neither in its progress nor in its copy bitmap.
+    """
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class UntilConcluded:
     """As what undoes a step of ``prepare``: to be done when ``job`` has concluded.
 
@@ -137,6 +147,7 @@ Primitive = (
     | ReleaseGuest
     | AwaitJobs
     | AwaitRest
+    | AwaitCopy
     | UntilConcluded
 )
 

@@ -49,6 +49,31 @@ def state_of(nodes: Reply) -> State:
     return State(bitmaps, tuple(anonymous), sizes, tuple(sorted(others)))
 
 
+def has_copied(job: str, jobs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a job shows progress in the reply to JOBS_QUERY."""
+    return any(each["id"] == job and each["current-progress"] > 0 for each in jobs)
+
+
+def in_hand(jobs: Sequence[Mapping[str, Any]], nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Bytes that jobs are about to copy: neither copied nor in their copy bitmaps any more.
+
+    A copy bitmap has no name and does not record; it belongs to the disk, not to the filter.
+    """
+    left = sum(
+        job["total-progress"] - job["current-progress"]
+        for job in jobs
+        if job["status"] not in ("concluded", "aborting")
+    )
+    waiting = sum(
+        int(entry["count"])
+        for node in nodes
+        if node["node-name"] in NODES
+        for entry in node.get("dirty-bitmaps", ())
+        if "name" not in entry and not entry["recording"]
+    )
+    return int(left) - waiting
+
+
 def digests_of(
     asked: Collection[tuple[str, str]], replies: Sequence[Reply]
 ) -> dict[tuple[str, str], str | Refused]:
