@@ -244,7 +244,7 @@ def verb(draw: st.DrawFn, cls: type[JobCommand], job_id: str) -> JobCommand:
 def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few commands; the later ones meet the jobs in the states that the first ones left."""
     draft = Draft(world)
-    for _ in range(pick(draw, (2, 1, 3, 5))):
+    for _ in range(pick(draw, (3, 2, 5, 8))):
         draft.add(command(draw, draft.world))
     return tuple(draft.operations)
 
