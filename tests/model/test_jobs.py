@@ -82,6 +82,20 @@ def test_a_held_job_has_copied_its_first_cluster() -> None:
     assert (state.busy, state.recording, state.count) == (True, True, 4096 * (1 + 17 + 1))
 
 
+def test_sync_top_is_held_with_the_first_allocated_cluster_copied() -> None:
+    world = World()
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE), Layer(size=SIZE))),
+        CreateImage(image="target0", layer=Layer(size=SIZE)),
+        write(3),
+        write(7),
+        backup(sync="top", bitmap=None, **HELD),
+    ):
+        assert world.apply(operation).refusal is None
+    assert world.final().alive == {"job0": JobState("running", 2 * CLUSTER, CLUSTER)}
+    assert world.jobs["job0"].left == ((7 * CLUSTER, 8 * CLUSTER),)
+
+
 def test_the_bitmaps_without_a_name() -> None:
     expected = held(filter="filter1").apply(write(4))
     assert expected.anonymous == tuple(
@@ -265,7 +279,7 @@ def test_one_member_that_is_cancelled_takes_the_group_with_it() -> None:
     assert expected.bitmaps["drive0"]["b"].count == 2 * 4096
 
 
-@pytest.mark.parametrize("more", [{"speed": 1}, HELD | {"sync": "top"}, HELD | {"speed": 100}])
+@pytest.mark.parametrize("more", [{"speed": 1}, {"sync": "top", "speed": 1}, HELD | {"speed": 100}])
 def test_what_would_hang_on_timing_is_open(more: dict[str, Any]) -> None:
     with pytest.raises(OpenOutcomeError):
         after(write(2)).apply(backup(**({"sync": "full", "bitmap": None} | more)))

@@ -1,6 +1,7 @@
 """Jobs in flight on a real QEMU, as the driver sees them; the model has no part in it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,19 @@ def job_of(seen: Any) -> Any:
 def test_a_held_job_has_copied_exactly_one_cluster(driver: Driver) -> None:
     job = job_of(driver.perform(HELD, rests={"job0": "running"}))
     assert (job["status"], job["current-progress"]) == ("running", 65536)
+
+
+def test_sync_top_is_held_when_it_has_looked_through_the_disk(driver: Driver) -> None:
+    """Of a chain of small clusters, where that takes many steps; time and again."""
+    layers = (op.Layer(size=MIB, cluster_size=512), op.Layer(size=MIB))
+    driver.perform(op.AddDisk(node="drive1", layers=layers))
+    for cluster in (3, 7, 15):
+        driver.perform(op.Write(node="drive1", offset=cluster * 65536, length=700, stamp=2))
+    top = replace(HELD, node="drive1", sync="top")
+    for _ in range(10):
+        job = job_of(driver.perform(top, rests={"job0": "running"}))
+        assert (job["total-progress"], job["current-progress"]) == (3 * 65536, 65536)
+        driver.perform(op.JobCancel(job="job0"), rests={"job0": "null"})
 
 
 def test_a_guest_reaches_its_disk_through_the_filter(driver: Driver) -> None:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -7,6 +8,7 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.plan import plan
 from qbprop.qemu.primitives import (
     AttachGuest,
+    AwaitCopy,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
@@ -247,21 +249,20 @@ def test_a_transaction_opens_each_target_once() -> None:
     )
 
 
-def test_a_held_job_is_given_its_limits_and_its_disk_is_drained() -> None:
-    made = plan(
-        op.BlockdevBackup(
-            node="drive0",
-            target="target0",
-            sync="none",
-            speed=1,
-            max_workers=1,
-            max_chunk=65536,
-            auto_finalize=False,
-            auto_dismiss=False,
-            filter="filter0",
-            on_source_error="stop",
-        )
+def test_a_held_job_is_given_its_limits_and_awaited_until_it_rests() -> None:
+    held = op.BlockdevBackup(
+        node="drive0",
+        target="target0",
+        sync="none",
+        speed=1,
+        max_workers=1,
+        max_chunk=65536,
+        auto_finalize=False,
+        auto_dismiss=False,
+        filter="filter0",
+        on_source_error="stop",
     )
+    made = plan(held)
     assert isinstance(made.main, Command)
     assert made.main.arguments == {
         "target": "target0",
@@ -276,6 +277,7 @@ def test_a_held_job_is_given_its_limits_and_its_disk_is_drained() -> None:
         "on-source-error": "stop",
     }
     assert made.settle == (AwaitRest(),)
+    assert plan(replace(held, sync="full")).settle == (AwaitRest(), AwaitCopy("job0"))
     close = Command("blockdev-del", {"node-name": "target0"})
     assert [undo for _, undo in made.prepare] == [
         UntilConcluded("job0", close),
