@@ -154,8 +154,9 @@ def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     )
     draft = Draft(world)
     draft.add(create, write, first, write, second)
-    beside = during(draw, draft.world) if active(draft.world) else ()
-    return (*draft.operations, *beside)
+    if active(draft.world):
+        draft.add(*during(draw, draft.world))
+    return (*draft.operations, *commands(draw, draft.world))
 
 
 def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -164,10 +165,9 @@ def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """What guests and others do while a job is in flight; the last may be a command to it."""
-    found = [_beside(draw, world) for _ in range(pick(draw, (2, 1, 3, 5)))]
-    if seldom(draw, 3):
-        found.append(command(draw, world))
+    """What guests and others do while a job is in flight; the last may be commands."""
+    found: list[Operation] = [_beside(draw, world) for _ in range(pick(draw, (2, 1, 3, 5)))]
+    found += [command(draw, world) for _ in range(pick(draw, (0, 1, 2)))]
     return tuple(found)
 
 
