@@ -56,6 +56,16 @@ def test_sync_top_is_held_when_it_has_looked_through_the_disk(driver: Driver) ->
         driver.perform(op.JobCancel(job="job0"), rests={"job0": "null"})
 
 
+def test_a_refused_start_does_not_wait_for_an_earlier_job_of_its_name(driver: Driver) -> None:
+    driver.timeout = 1.0
+    endless = op.BlockdevBackup(node="drive0", target="target0", sync="none")
+    driver.perform(endless, rests={"job0": "running"})
+    again = op.DriveBackup(
+        node="drive0", target="target1", sync="full", speed=1, max_workers=1, max_chunk=65536
+    )
+    assert driver.perform(again).refused is not None
+
+
 def test_a_guest_reaches_its_disk_through_the_filter(driver: Driver) -> None:
     """The export is made when the job is there; the human monitor is refused the disk itself."""
     driver.perform(HELD, rests={"job0": "running"})

@@ -116,7 +116,8 @@ def _(step: UntilConcluded, script: Script) -> Iterator[str]:
 
 @calls.register
 def _(step: AwaitCopy, script: Script) -> Iterator[str]:
-    yield f"job_copies {quote(step.job)}"
+    if step.job in script.rests:
+        yield f"job_copies {quote(step.job)}"
 
 
 @calls.register(AwaitJobs)

@@ -197,7 +197,7 @@ class Performer:
                 self._await_jobs(outcome, None)
             case AwaitRest():
                 self._await_jobs(outcome, self._rests)
-            case AwaitCopy(job):
+            case AwaitCopy(job) if outcome.refused is None:
                 self._await_copy(job)
         return None
 
