@@ -118,7 +118,8 @@ class AwaitRest:
 class AwaitCopy:
     """Wait until ``job`` has copied something and has nothing in hand, or runs no more.
 
-    Not where the operation was refused: a job of that name is then an earlier one. No event tells; what a job has in hand is neither in its progress nor in its copy bitmap.
+    Not where the operation was refused: a job of that name is then an earlier one. No
+    event tells; what a job has in hand is neither in its progress nor in its copy bitmap.
     """
 
     job: str
