@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from qbprop.machine.backups import backup, create_image
+from qbprop.machine.backups import backup, create_image, target
 from qbprop.machine.bitmaps import bitmap_command, merge
 from qbprop.machine.draws import (
     JOB_CLUSTER,
@@ -178,7 +178,7 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         offset = below(draw, size // SECTOR + 1) * SECTOR
         length = min(pick(draw, (JOB_CLUSTER, 1 << 20, SECTOR)), size - offset)
         return Read(node=job.target, offset=offset, length=length)
-    kind = below(draw, 11)
+    kind = below(draw, 12)
     if kind < 5:
         return _near(draw, world, job)
     if kind < 7:
@@ -187,6 +187,8 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         return bitmap_command(draw, world) if kind == 7 else merge(draw, world)
     if kind == 9 and job.filter in FILTERS:
         return BitmapAdd(node=job.filter, name=pick(draw, BITMAPS[:3]), granularity=JOB_CLUSTER)
+    if kind == 10:
+        return target(draw, world)
     grown = size + pick(draw, (SECTOR, 0, JOB_CLUSTER))
     return Resize(node=named(draw, world, job.node), size=grown)
 
