@@ -24,7 +24,7 @@ def test_groups_have_waiting_members_and_commands_to_them_and_come_again() -> No
     met: Counter[str] = Counter()
 
     @settings(
-        max_examples=150,
+        max_examples=400,
         derandomize=True,
         deadline=None,
         phases=[Phase.generate],
@@ -50,4 +50,4 @@ def test_groups_have_waiting_members_and_commands_to_them_and_come_again() -> No
     verbs = (JobCancel, JobPause, JobResume, JobSetSpeed, JobFinalize, JobDismiss)
     due = {f"{cls.__name__} {status}" for cls in verbs for status in ("running", "waiting")}
     due |= {"grouped", "individual", "grouped again", "individual again"}
-    assert not due - set(met)
+    assert not due - set(met), met
