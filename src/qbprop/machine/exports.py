@@ -1,0 +1,188 @@
+"""Bitmaps in NBD exports: made, read by a client while guests write, and deleted."""
+
+from collections.abc import Iterator
+
+from hypothesis import strategies as st
+
+from qbprop.machine.draws import Draft, byte_range, named, pick, present, seldom, sited
+from qbprop.machine.guest import few
+from qbprop_model.bitmap import Bitmap
+from qbprop_model.exports import Export
+from qbprop_model.operations import (
+    BAD_EXPORTS,
+    BITMAPS,
+    DRIVES,
+    EXPORTS,
+    FILTERS,
+    NODES,
+    ExportAdd,
+    ExportDel,
+    ExportedBitmap,
+    Operation,
+    ReadDirtyExtents,
+)
+from qbprop_model.state import State
+from qbprop_model.world import World
+
+ASKED_LIMIT = 64 << 30
+"""Most bytes that a client asks about at once: each 4 GiB are a request."""
+
+
+def exports(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """An export is made, or one that exists is used; clients read; mostly it is deleted again."""
+    draft = Draft(world)
+    scratch = draft.world
+    if not scratch.exports or (len(scratch.exports) < len(EXPORTS) and seldom(draw, 2)):
+        draft.add(export_add(draw, scratch))
+    for _ in range(pick(draw, (1, 2, 3))):
+        draft.add(*few(draw, scratch))
+        draft.add(*readings(draw, scratch))
+    if scratch.exports and not seldom(draw, 3):
+        draft.add(export_del(draw, scratch))
+    return tuple(draft.operations)
+
+
+def one_step(draw: st.DrawFn, world: World) -> Operation:
+    """An export is made, read or deleted."""
+    if not world.exports or seldom(draw, 4):
+        return export_add(draw, world)
+    asked = list(readings(draw, world))
+    return asked[-1] if asked and not seldom(draw, 3) else export_del(draw, world)
+
+
+def export_add(draw: st.DrawFn, world: World) -> ExportAdd:
+    """An export with bitmaps, mostly of the node itself; beside a job mostly of its filter."""
+    slot = next((name for name in EXPORTS if name not in world.exports), EXPORTS[0])
+    disk = pick(draw, sited(world) or present(world))
+    filters = [name for name in world.filters(disk) if name in FILTERS]
+    node = filters[0] if filters and not seldom(draw, 3) else disk
+    writable = node == (*world.filters(disk), disk)[0] and not seldom(draw, 4)
+    found = {
+        name: where
+        for where in reversed(world.downward(node))
+        for name, bitmap in world.nodes[where].bitmaps.items()
+        if not bitmap.busy
+    }
+    near = [ExportedBitmap(name=name) for name in sorted(found)]
+    far = list(elsewhere(draw, world, node))
+    if not writable:
+        near = [each for each in near if not _bitmap(world, found, each.name).recording]
+    wanted = [pick(draw, near) for _ in range(pick(draw, (1, 2, 1, 3)) if near else 0)]
+    if far and (not near or seldom(draw, 4)):
+        wanted.append(pick(draw, far))
+    return ExportAdd(export=slot, node=node, bitmaps=tuple(wanted), writable=writable)
+
+
+def _bitmap(world: World, found: dict[str, str], name: str) -> Bitmap:
+    return world.nodes[found[name]].bitmaps[name]
+
+
+def elsewhere(draw: st.DrawFn, world: World, node: str) -> Iterator[ExportedBitmap]:
+    """Bitmaps by the names of their nodes: that of the export too, where only it has bitmaps."""
+    others = [name for name in sited(world) if name != node] or sited(world)
+    for where in others:
+        for name, bitmap in sorted(world.nodes[where].bitmaps.items()):
+            if not bitmap.busy:
+                yield ExportedBitmap(name=name, node=named(draw, world, where))
+
+
+def readings(draw: st.DrawFn, world: World) -> Iterator[ReadDirtyExtents]:
+    """A client asks for a range of one bitmap, or for all of it."""
+    able = [(key, each) for key, each in sorted(world.exports.items()) if contexts(each)]
+    if not able:
+        return
+    name, export = pick(draw, able)
+    bitmap = pick(draw, contexts(export))
+    node = world.nodes[export.node]
+    if seldom(draw, 2):
+        yield from whole(world, name, bitmap)
+        return
+    offset, length = byte_range(draw, world, node)
+    length = max(length, 0 if offset == world.size(node) else 1)
+    yield ReadDirtyExtents(export=name, bitmap=bitmap, offset=offset, length=length)
+
+
+def contexts(export: Export) -> list[str]:
+    """The bitmaps that a client can ask for; of two of the same name it cannot."""
+    names = {name for _, name in export.bitmaps}
+    return sorted(name for name in names if len(export.named(name)) == 1 and not export.orphans)
+
+
+def whole(world: State, name: str, bitmap: str) -> Iterator[ReadDirtyExtents]:
+    """All of an export; of a huge one its two ends."""
+    size = world.size(world.nodes[world.exports[name].node])
+    for offset in sorted({0, max(0, size - ASKED_LIMIT)} if size else ()):
+        length = min(size - offset, ASKED_LIMIT)
+        yield ReadDirtyExtents(export=name, bitmap=bitmap, offset=offset, length=length)
+
+
+def export_del(draw: st.DrawFn, world: State) -> ExportDel:
+    """A deletion, in a mode that the clients allow for, or seldom in the other."""
+    name = pick(draw, sorted(world.exports))
+    hard = world.exports[name].connected != seldom(draw, 6)
+    return ExportDel(export=name, mode="hard" if hard else "safe")
+
+
+def refused_export(draw: st.DrawFn, world: World) -> Operation:
+    """An export that cannot be made, is not there, or is not asked in the right way."""
+    there = sorted(world.exports)
+    taken = [
+        (node, name)
+        for node in sited(world)
+        for name, bitmap in sorted(world.nodes[node].bitmaps.items())
+        if bitmap.busy
+    ]
+    free = [name for name in EXPORTS if name not in world.exports]
+    node = pick(draw, present(world))
+    slot = pick(draw, free or there)
+    kind = pick(draw, ("bitmap", "node", "id", "busy", "read-only", "gone", "question", "name"))
+    match kind:
+        case "busy" if taken:
+            node, name = pick(draw, taken)
+            where = named(draw, world, node) if seldom(draw, 2) else None
+            wanted = ExportedBitmap(name=name, node=where)
+            return ExportAdd(export=slot, node=node, bitmaps=(wanted,), writable=True)
+        case "read-only" if sited(world):
+            node = pick(draw, sited(world))
+            name = pick(draw, sorted(world.nodes[node].bitmaps))
+            return ExportAdd(export=slot, node=node, bitmaps=(ExportedBitmap(name=name),))
+        case "node":
+            absent = [name for name in (*DRIVES, *NODES) if name not in world.nodes]
+            return ExportAdd(export=slot, node=pick(draw, absent))
+        case "id":
+            return ExportAdd(export=pick(draw, (*there, *BAD_EXPORTS)), node=node)
+        case "name" if there and free:
+            return ExportAdd(export=free[0], node=node, name=pick(draw, there))
+        case "gone":
+            if seldom(draw, 2):
+                return ExportDel(export=slot)
+            return ReadDirtyExtents(export=slot, bitmap=BITMAPS[0], offset=0, length=1)
+        case "question" if there:
+            return refused_question(draw, world, pick(draw, there))
+    missing = [name for name in BITMAPS if name not in world.nodes[node].bitmaps] or BITMAPS[:1]
+    far = pick(draw, (None, node, pick(draw, (*NODES, *DRIVES))))
+    wanted = ExportedBitmap(name=pick(draw, missing), node=far)
+    near = [ExportedBitmap(name=name) for name in sorted(world.nodes[node].bitmaps)]
+    bitmaps = (*near[: pick(draw, (0, 1, 2))], wanted)
+    return ExportAdd(export=slot, node=node, bitmaps=bitmaps, writable=True)
+
+
+def refused_question(draw: st.DrawFn, world: World, name: str) -> ReadDirtyExtents:
+    """A question past the end, about nothing, or about a bitmap that is not exported."""
+    export = world.exports[name]
+    size = world.size(world.nodes[export.node])
+    bitmap = pick(draw, contexts(export) or BITMAPS)
+    if seldom(draw, 3):
+        return ReadDirtyExtents(export=name, bitmap=pick(draw, BITMAPS), offset=0, length=size)
+    offset = pick(draw, (size, 0, size + 1, max(0, size - 1)))
+    length = pick(draw, (1, 0, 512, size + 1))
+    return ReadDirtyExtents(export=name, bitmap=bitmap, offset=offset, length=length)
+
+
+def closing(world: World) -> Iterator[Operation]:
+    """At the end of an example: every exported bitmap is read; those of filters let go of."""
+    for name, export in sorted(world.exports.items()):
+        for bitmap in contexts(export):
+            yield from whole(world, name, bitmap)
+        if any(node in FILTERS for node, _ in export.bitmaps):
+            yield ExportDel(export=name, mode="hard")
