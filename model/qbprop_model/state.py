@@ -119,6 +119,11 @@ class State:
         """The disks that a job reads, by node name."""
         return frozenset(job.node for job in self.jobs.values() if job.active)
 
+    @property
+    def exported(self) -> frozenset[str]:
+        """The disks that operations have exported, by node name."""
+        return frozenset(export.node for export in self.exports.values())
+
     def resolve(self, reference: str, reason: Reason) -> tuple[str, Node]:
         """The node that a node name or drive name means; refused with ``reason`` if none."""
         name = self.roots.get(reference, reference)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-from qbprop.machine.draws import Draft, byte_range, named, pick, present, seldom, sited
+from qbprop.machine.bitmaps import BY_NAME
+from qbprop.machine.draws import SECTOR, Draft, byte_range, named, pick, present, seldom, sited
 from qbprop.machine.guest import few
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.exports import Export
@@ -20,6 +21,7 @@ from qbprop_model.operations import (
     ExportedBitmap,
     Operation,
     ReadDirtyExtents,
+    Resize,
 )
 from qbprop_model.state import State
 from qbprop_model.world import World
@@ -37,7 +39,9 @@ def exports(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     for _ in range(pick(draw, (1, 2, 3))):
         draft.add(*few(draw, scratch))
         draft.add(*readings(draw, scratch))
-    if scratch.exports and not seldom(draw, 3):
+    if scratch.exports and seldom(draw, 3):
+        draft.add(forbidden(draw, scratch))
+    if scratch.exports and not seldom(draw, 5):
         draft.add(export_del(draw, scratch))
     return tuple(draft.operations)
 
@@ -53,7 +57,9 @@ def one_step(draw: st.DrawFn, world: World) -> Operation:
 def export_add(draw: st.DrawFn, world: World) -> ExportAdd:
     """An export with bitmaps, mostly of the node itself; beside a job mostly of its filter."""
     slot = next((name for name in EXPORTS if name not in world.exports), EXPORTS[0])
-    disk = pick(draw, sited(world) or present(world))
+    able = sited(world) or present(world)
+    busy = [name for name in able if any(each in FILTERS for each in world.filters(name))]
+    disk = pick(draw, busy if busy and not seldom(draw, 3) else able)
     filters = [name for name in world.filters(disk) if name in FILTERS]
     node = filters[0] if filters and not seldom(draw, 3) else disk
     writable = node == (*world.filters(disk), disk)[0] and not seldom(draw, 4)
@@ -65,7 +71,7 @@ def export_add(draw: st.DrawFn, world: World) -> ExportAdd:
     }
     near = [ExportedBitmap(name=name) for name in sorted(found)]
     far = list(elsewhere(draw, world, node))
-    if not writable:
+    if not writable and not seldom(draw, 3):
         near = [each for each in near if not _bitmap(world, found, each.name).recording]
     wanted = [pick(draw, near) for _ in range(pick(draw, (1, 2, 1, 3)) if near else 0)]
     if far and (not near or seldom(draw, 4)):
@@ -121,6 +127,25 @@ def export_del(draw: st.DrawFn, world: State) -> ExportDel:
     name = pick(draw, sorted(world.exports))
     hard = world.exports[name].connected != seldom(draw, 6)
     return ExportDel(export=name, mode="hard" if hard else "safe")
+
+
+def forbidden(draw: st.DrawFn, world: World) -> Operation:
+    """What an export does not let happen: to its disk, to its bitmaps, beside its clients."""
+    name = pick(draw, sorted(world.exports))
+    export = world.exports[name]
+    match pick(draw, ("resize", "bitmap", "export", "safe")):
+        case "bitmap" if export.bitmaps:
+            node, bitmap = pick(draw, export.bitmaps)
+            return pick(draw, BY_NAME)(node=node, name=bitmap)
+        case "export" if export.bitmaps:
+            node, bitmap = pick(draw, export.bitmaps)
+            wanted = ExportedBitmap(name=bitmap, node=pick(draw, (None, node)))
+            other = next((each for each in EXPORTS if each not in world.exports), name)
+            return ExportAdd(export=other, node=export.node, bitmaps=(wanted,), writable=True)
+        case "safe" if export.connected:
+            return ExportDel(export=name)
+    size = world.size(world.nodes[export.node]) // SECTOR * SECTOR
+    return Resize(node=export.node, size=size + pick(draw, (SECTOR, 0)))
 
 
 def refused_export(draw: st.DrawFn, world: World) -> Operation:

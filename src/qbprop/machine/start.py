@@ -27,7 +27,7 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if seldom(draw, 2):
             draft.add(create_image(draw, scratch, disk.layers[0].size))
     draft.add(*guest.few(draw, scratch))
-    if seldom(draw, 8):
+    if seldom(draw, 10):
         draft.add(export_add(draw, scratch))
     if seldom(draw, 2):
         return (*draft.operations, *jobs.start_any(draw, scratch))

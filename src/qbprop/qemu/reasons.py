@@ -85,9 +85,6 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.EXPORT_IN_USE: (_qmp(rf"^export '{_ANY}' still in use"),),
     Reason.NO_SUCH_EXPORT: (_guest("ENOENT", rf"server has no export named '{_ANY}'"),),
     Reason.NO_SUCH_CONTEXT: (_guest("ENOENT", rf"^export '[^']*' has no bitmap '{_ANY}'$"),),
-    Reason.EMPTY_RANGE: (
-        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
-    ),
     Reason.BITMAP_EXISTS: (_qmp(rf"^Bitmap already exists: {_ANY}$"),),
     Reason.BITMAP_NAME_EMPTY: (_qmp(r"^Bitmap name cannot be empty"),),
     Reason.BITMAP_NAME_TOO_LONG: (_qmp(r"^Bitmap name too long"),),
@@ -109,6 +106,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
         _guest("EIO", r"^(read|write|discard) failed: "),
         _guest("qemu-io", r"^Parsing error: argument too large"),
+    ),
+    Reason.EMPTY_RANGE: (
+        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
     ),
     Reason.NOT_SUPPORTED: (_guest("ENOTSUP", r"^write failed: "),),
     Reason.NOT_SECTOR_ALIGNED: (
