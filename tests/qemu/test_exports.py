@@ -137,6 +137,18 @@ def test_without_libnbd_no_client_can_ask(driver: Driver) -> None:
         assert driver.can_perform(export())
 
 
+def test_what_the_driver_cannot_do_is_left_out(binaries: Binaries) -> None:
+    with Lab(binaries).session() as session:
+        session.begin()
+        with (
+            mock.patch("importlib.util.find_spec", return_value=None),
+            pytest.raises(op.InvalidOperationError, match="needs another QEMU, or libnbd"),
+        ):
+            session.step(ask())
+        assert session.trace == []
+        assert session.step(ask()).expected.refusal is not None
+
+
 class TellsTheFirstCluster(Rules):
     def extents(self, bitmap: Bitmap, size: int, offset: int, length: int) -> Ranges:
         return super().extents(bitmap, size, offset, length)[:1]

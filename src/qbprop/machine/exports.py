@@ -10,6 +10,7 @@ from qbprop.machine.guest import few
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.exports import Export
 from qbprop_model.operations import (
+    BAD_BITMAPS,
     BAD_EXPORTS,
     BITMAPS,
     DRIVES,
@@ -151,56 +152,51 @@ def forbidden(draw: st.DrawFn, world: World) -> Operation:
 def refused_export(draw: st.DrawFn, world: World) -> Operation:
     """An export that cannot be made, is not there, or is not asked in the right way."""
     there = sorted(world.exports)
-    taken = [
-        (node, name)
-        for node in sited(world)
-        for name, bitmap in sorted(world.nodes[node].bitmaps.items())
-        if bitmap.busy
-    ]
     free = [name for name in EXPORTS if name not in world.exports]
-    node = pick(draw, present(world))
     slot = pick(draw, free or there)
-    kind = pick(draw, ("bitmap", "node", "id", "busy", "read-only", "gone", "question", "name"))
-    match kind:
-        case "busy" if taken:
-            node, name = pick(draw, taken)
-            where = named(draw, world, node) if seldom(draw, 2) else None
-            wanted = ExportedBitmap(name=name, node=where)
+    node = pick(draw, sited(world) or present(world))
+    bitmaps = sorted(world.nodes[node].bitmaps)
+    busy = [name for name in bitmaps if world.nodes[node].bitmaps[name].busy]
+    recording = [name for name in bitmaps if world.nodes[node].bitmaps[name].recording]
+    near: str | None
+    match pick(draw, ("bitmap", "node", "id", "busy", "read-only", "gone", "question", "name")):
+        case "busy" if busy:
+            near = named(draw, world, node) if seldom(draw, 2) else None
+            wanted = ExportedBitmap(name=pick(draw, busy), node=near)
             return ExportAdd(export=slot, node=node, bitmaps=(wanted,), writable=True)
-        case "read-only" if sited(world):
-            node = pick(draw, sited(world))
-            name = pick(draw, sorted(world.nodes[node].bitmaps))
-            return ExportAdd(export=slot, node=node, bitmaps=(ExportedBitmap(name=name),))
+        case "read-only" if recording:
+            wanted = ExportedBitmap(name=pick(draw, recording))
+            return ExportAdd(export=slot, node=node, bitmaps=(wanted,))
         case "node":
             absent = [name for name in (*DRIVES, *NODES) if name not in world.nodes]
             return ExportAdd(export=slot, node=pick(draw, absent))
         case "id":
             return ExportAdd(export=pick(draw, (*there, *BAD_EXPORTS)), node=node)
         case "name" if there and free:
-            return ExportAdd(export=free[0], node=node, name=pick(draw, there))
-        case "gone":
+            return ExportAdd(export=slot, node=node, name=pick(draw, there))
+        case "gone" if free:
             if seldom(draw, 2):
                 return ExportDel(export=slot)
             return ReadDirtyExtents(export=slot, bitmap=BITMAPS[0], offset=0, length=1)
         case "question" if there:
             return refused_question(draw, world, pick(draw, there))
-    missing = [name for name in BITMAPS if name not in world.nodes[node].bitmaps] or BITMAPS[:1]
-    far = pick(draw, (None, node, pick(draw, (*NODES, *DRIVES))))
-    wanted = ExportedBitmap(name=pick(draw, missing), node=far)
-    near = [ExportedBitmap(name=name) for name in sorted(world.nodes[node].bitmaps)]
-    bitmaps = (*near[: pick(draw, (0, 1, 2))], wanted)
-    return ExportAdd(export=slot, node=node, bitmaps=bitmaps, writable=True)
+    missing = [name for name in BITMAPS if name not in bitmaps] or BAD_BITMAPS
+    near = pick(draw, (None, node))
+    wanted = ExportedBitmap(name=pick(draw, missing), node=near)
+    good = (ExportedBitmap(name=name) for name in bitmaps[: pick(draw, (0, 1, 2))])
+    return ExportAdd(export=slot, node=node, bitmaps=(*good, wanted), writable=True)
 
 
 def refused_question(draw: st.DrawFn, world: World, name: str) -> ReadDirtyExtents:
     """A question past the end, about nothing, or about a bitmap that is not exported."""
     export = world.exports[name]
     size = world.size(world.nodes[export.node])
-    bitmap = pick(draw, contexts(export) or BITMAPS)
-    if seldom(draw, 3):
-        return ReadDirtyExtents(export=name, bitmap=pick(draw, BITMAPS), offset=0, length=size)
-    offset = pick(draw, (size, 0, size + 1, max(0, size - 1)))
-    length = pick(draw, (1, 0, 512, size + 1))
+    if seldom(draw, 3) or not export.bitmaps:
+        bitmap = pick(draw, [each for each in BITMAPS if not export.named(each)])
+        return ReadDirtyExtents(export=name, bitmap=bitmap, offset=0, length=min(size, SECTOR))
+    _, bitmap = pick(draw, export.bitmaps)
+    places = ((size, 1), (0, 0), (size + 1, SECTOR), (max(0, size - 1), 2), (0, size + 1))
+    offset, length = pick(draw, places)
     return ReadDirtyExtents(export=name, bitmap=bitmap, offset=offset, length=length)
 
 
