@@ -64,24 +64,20 @@ def export_add(draw: st.DrawFn, world: World) -> ExportAdd:
     filters = [name for name in world.filters(disk) if name in FILTERS]
     node = filters[0] if filters and not seldom(draw, 3) else disk
     writable = node == (*world.filters(disk), disk)[0] and not seldom(draw, 4)
-    found = {
-        name: where
-        for where in reversed(world.downward(node))
-        for name, bitmap in world.nodes[where].bitmaps.items()
-        if not bitmap.busy
-    }
-    near = [ExportedBitmap(name=name) for name in sorted(found)]
+    found: dict[str, Bitmap] = {}
+    for where in reversed(world.downward(node)):
+        found |= world.nodes[where].bitmaps
+    strict = not writable and not seldom(draw, 3)
+    near = [
+        ExportedBitmap(name=name)
+        for name, bitmap in sorted(found.items())
+        if not (bitmap.busy or (strict and bitmap.recording))
+    ]
     far = list(elsewhere(draw, world, node))
-    if not writable and not seldom(draw, 3):
-        near = [each for each in near if not _bitmap(world, found, each.name).recording]
     wanted = [pick(draw, near) for _ in range(pick(draw, (1, 2, 1, 3)) if near else 0)]
     if far and (not near or seldom(draw, 4)):
         wanted.append(pick(draw, far))
     return ExportAdd(export=slot, node=node, bitmaps=tuple(wanted), writable=writable)
-
-
-def _bitmap(world: World, found: dict[str, str], name: str) -> Bitmap:
-    return world.nodes[found[name]].bitmaps[name]
 
 
 def elsewhere(draw: st.DrawFn, world: World, node: str) -> Iterator[ExportedBitmap]:
