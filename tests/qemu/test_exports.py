@@ -82,10 +82,10 @@ def test_replies_that_tell_less_or_more_than_was_asked(
 ) -> None:
     connection = object.__new__(NbdConnection)
     with mock.patch.object(NbdConnection, "_block_status", side_effect=told) as asked:
-        assert connection.dirty_extents(0, 10) == due
+        assert connection.dirty_extents("c", 0, 10) == due
     position = 0
     for call, reply in zip(asked.call_args_list, told, strict=True):
-        assert call.args == (position, 10 - position)
+        assert call.args == ("c", position, 10 - position)
         position += sum(length for length, _ in reply)
 
 
@@ -95,7 +95,7 @@ def test_a_reply_that_tells_nothing_is_no_answer() -> None:
         mock.patch.object(NbdConnection, "_block_status", return_value=[]),
         pytest.raises(RequestRefused, match="no status of byte 0"),
     ):
-        connection.dirty_extents(0, 10)
+        connection.dirty_extents("c", 0, 10)
 
 
 def test_an_export_keeps_its_bitmap_busy_and_is_gone_when_it_is_deleted(driver: Driver) -> None:

@@ -17,6 +17,7 @@ from qbprop_model.operations import (
     EXPORTS,
     FILTERS,
     NODES,
+    BitmapAdd,
     ExportAdd,
     ExportDel,
     ExportedBitmap,
@@ -35,6 +36,9 @@ def exports(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """An export is made, or one that exists is used; clients read; mostly it is deleted again."""
     draft = Draft(world)
     scratch = draft.world
+    filters = [name for name in FILTERS if name in scratch.nodes]
+    if filters and seldom(draw, 4):
+        draft.add(BitmapAdd(node=pick(draw, filters), name=BITMAPS[0]))
     if not scratch.exports or (len(scratch.exports) < len(EXPORTS) and seldom(draw, 2)):
         draft.add(export_add(draw, scratch))
     for _ in range(pick(draw, (1, 2, 3))):
