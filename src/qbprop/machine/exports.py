@@ -21,6 +21,7 @@ from qbprop_model.operations import (
     ExportAdd,
     ExportDel,
     ExportedBitmap,
+    JobCancel,
     Operation,
     ReadDirtyExtents,
     Resize,
@@ -46,6 +47,10 @@ def exports(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         draft.add(*readings(draw, scratch))
     if scratch.exports and seldom(draw, 3):
         draft.add(forbidden(draw, scratch))
+    held = {node for each in scratch.exports.values() for node, _ in each.bitmaps}
+    jobs = [job_id for job_id, job in scratch.jobs.items() if job.active and job.filter in held]
+    if jobs and seldom(draw, 3):
+        draft.add(JobCancel(job=pick(draw, jobs)))
     if scratch.exports and not seldom(draw, 5):
         draft.add(export_del(draw, scratch))
     return tuple(draft.operations)
@@ -131,7 +136,7 @@ def export_del(draw: st.DrawFn, world: State) -> ExportDel:
 
 
 def forbidden(draw: st.DrawFn, world: World) -> Operation:
-    """What an export does not let happen: to its disk, to its bitmaps, beside its clients."""
+    """What an export does not let happen: to disks, to its bitmaps, beside its clients."""
     name = pick(draw, sorted(world.exports))
     export = world.exports[name]
     match pick(draw, ("resize", "bitmap", "export", "safe")):
@@ -145,8 +150,10 @@ def forbidden(draw: st.DrawFn, world: World) -> Operation:
             return ExportAdd(export=other, node=export.node, bitmaps=(wanted,), writable=True)
         case "safe" if export.connected:
             return ExportDel(export=name)
-    size = world.size(world.nodes[export.node]) // SECTOR * SECTOR
-    return Resize(node=export.node, size=size + pick(draw, (SECTOR, 0)))
+    sites = {export.node, *(node for node, _ in export.bitmaps if node in NODES)}
+    site = pick(draw, sorted(sites))
+    size = world.size(world.nodes[site]) // SECTOR * SECTOR
+    return Resize(node=site, size=size + pick(draw, (SECTOR, 0)))
 
 
 def refused_export(draw: st.DrawFn, world: World) -> Operation:
