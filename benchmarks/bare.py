@@ -33,8 +33,9 @@ from benchmarks.wire import (
 
 from qbprop.lab import scratch_folder
 from qbprop.qemu.binaries import Binaries
-from qbprop.qemu.guest_nbd import DEPTH, SOCKET
+from qbprop.qemu.guest_nbd import DEPTH
 from qbprop.qemu.images import Images
+from qbprop.qemu.nbd_server import SOCKET
 from qbprop.qemu.observation import RequestRefused
 from qbprop.qemu.process import QemuProcess
 

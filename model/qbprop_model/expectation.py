@@ -72,6 +72,17 @@ class Reason(StrEnum):
     IMAGE_LOCKED = auto()  # 11: an image open elsewhere
     WRONG_FORMAT = auto()  # drive-backup mode existing with another format than the file's
     BACKING_UNSUPPORTED = auto()  # raw images have no backing file
+    EXPORT_ID_INVALID = auto()  # 2.2
+    EXPORT_ID_TAKEN = auto()  # 2.2
+    EXPORT_NAME_TAKEN = auto()  # 2.2
+    EXPORT_NODE_NOT_FOUND = auto()  # 2.2: a drive's name is none either
+    EXPORT_BITMAP_NOT_FOUND = auto()  # 2.2: neither on the node nor below it
+    EXPORT_READ_ONLY = auto()  # 2.2: an enabled bitmap, and guests must not write
+    EXPORT_NOT_FOUND = auto()  # 2.2: block-export-del
+    EXPORT_IN_USE = auto()  # 2.2: block-export-del in mode safe beside a client
+    NO_SUCH_EXPORT = auto()  # 2.2: what the server tells a client
+    NO_SUCH_CONTEXT = auto()  # 2.2: the export has no such bitmap
+    EMPTY_RANGE = auto()  # 2.2: block status of nothing
 
 
 @dataclass(frozen=True)
@@ -172,8 +183,9 @@ class Expectation:
     bits changed, unless the number of dirty ones tells all. ``jobs``: the jobs that ended, by
     id. ``contents``: files (by image name) whose every byte is to be compared now.
 
-    ``allocated``: the byte ranges that a disk's own qcow2 layer has, by disk, where that is to be
-    compared now.
+    ``extents``: the dirty byte ranges ``(start, end)`` that a client is told, ascending, as long
+    as they can be. ``allocated``: the byte ranges that a disk's own qcow2 layer has, by disk,
+    where that is to be compared now.
 
     ``alive``: the jobs that there are. ``words``: by job, what its events tell, in order: its
     status, or one of those of :mod:`qbprop_model.effects.jobs`. ``anonymous``: all bitmaps
@@ -182,6 +194,7 @@ class Expectation:
 
     refusal: Refusal | None = None
     data: Bytes | None = None
+    extents: Ranges | None = None
     bitmaps: Mapping[str, Mapping[str, BitmapState]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[tuple[str, str], str] = field(default_factory=dict)

@@ -32,6 +32,12 @@ JOBS = ("job0", "job1", "job2")
 FILTERS = ("filter0", "filter1", "filter2")
 """Node names that jobs may give the filter that they put above their disk."""
 
+EXPORTS = ("export0", "export1", "export2")
+"""Ids of NBD exports, and the names that clients know them by."""
+
+BAD_EXPORTS = ("", "0export")
+"""Ids that QEMU refuses: empty, and not beginning with a letter."""
+
 SIZE_LIMIT = 2**63 - 1
 """The largest number QMP accepts for a size or an offset."""
 
@@ -447,6 +453,58 @@ class JobSetSpeed(Operation):
 JobCommand = JobPause | JobResume | JobCancel | JobComplete | JobFinalize | JobDismiss | JobSetSpeed
 
 
+# --- exports -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedBitmap:
+    """A bitmap to be exported: of ``node``, else the first of this name from the export down."""
+
+    name: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportAdd(Operation):
+    """``block-export-add`` of node ``node`` over NBD, with a metadata context for each bitmap.
+
+    ``name`` is what clients would call it, by default its id ``export``; another one must be
+    taken, and is refused.
+    """
+
+    export: str
+    node: str
+    bitmaps: tuple[ExportedBitmap, ...] = ()
+    writable: bool = False
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportDel(Operation):
+    """``block-export-del``: ``hard`` drops the clients that ``safe`` is refused for."""
+
+    export: str
+    mode: Literal["safe", "hard"] = "safe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadDirtyExtents(Operation):
+    """A client asks which of ``length`` bytes at ``offset`` of an export are dirty in a bitmap.
+
+    By block status in the context ``qemu:dirty-bitmap:BITMAP``; compared byte range by byte
+    range. The client stays connected until the export is deleted.
+    """
+
+    export: str
+    bitmap: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+
 # --- transactions --------------------------------------------------------------------------
 
 
@@ -495,6 +553,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     JobComplete,
     JobFinalize,
     JobDismiss,
+    ExportAdd,
+    ExportDel,
+    ReadDirtyExtents,
 )
 """Every operation that may stand in a trace by itself."""
 

@@ -1,9 +1,10 @@
 """All rules of the model in one class; a wrong model is a subclass of a few lines."""
 
 from qbprop_model.bitmap import BitmapRules
+from qbprop_model.exports import ExportRules
 from qbprop_model.jobs import JobRules
 from qbprop_model.lifecycle import LifecycleRules
 
 
-class Rules(BitmapRules, JobRules, LifecycleRules):
-    """What QEMU keeps, or is documented to keep: bitmaps, disks and jobs."""
+class Rules(BitmapRules, ExportRules, JobRules, LifecycleRules):
+    """What QEMU keeps, or is documented to keep: bitmaps, disks, exports and jobs."""

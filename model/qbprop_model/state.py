@@ -7,9 +7,11 @@ from typing import Self
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal
+from qbprop_model.exports import Export
 from qbprop_model.image import Chain, Image, Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import DRIVES, NODES, InvalidOperationError
+from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
 
 
@@ -45,11 +47,12 @@ class Outcome:
 
     refusal: Refusal | None = None
     data: Bytes | None = None
+    extents: Ranges | None = None
     contents: tuple[str, ...] = ()
 
 
 class State:
-    """Engines, image files, nodes and jobs.
+    """Engines, image files, nodes, jobs and exports.
 
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
@@ -66,6 +69,7 @@ class State:
         self.nodes: dict[str, Node] = {}
         self.roots: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
+        self.exports: dict[str, Export] = {}
         self.vague: frozenset[str] = frozenset()
         self.opened: frozenset[str] = frozenset()
         self.removing: tuple[tuple[str, str], ...] = ()
@@ -77,7 +81,7 @@ class State:
         """A state that can be changed without changing this one."""
         new = type(self).__new__(type(self))
         new.__dict__.update(self.__dict__)
-        for name in ("engines", "images", "nodes", "roots", "jobs", "words", "ends"):
+        for name in ("engines", "images", "nodes", "roots", "jobs", "exports", "words", "ends"):
             setattr(new, name, dict(getattr(self, name)))
         return new
 
@@ -115,6 +119,11 @@ class State:
         """The disks that a job reads, by node name."""
         return frozenset(job.node for job in self.jobs.values() if job.active)
 
+    @property
+    def exported(self) -> frozenset[str]:
+        """The disks that operations have exported, by node name."""
+        return frozenset(export.node for export in self.exports.values())
+
     def resolve(self, reference: str, reason: Reason) -> tuple[str, Node]:
         """The node that a node name or drive name means; refused with ``reason`` if none."""
         name = self.roots.get(reference, reference)
@@ -135,6 +144,14 @@ class State:
         if bitmap.busy:
             raise Refused(Reason.BITMAP_BUSY, name)
         return node_name, bitmap
+
+    def downward(self, name: str) -> list[str]:
+        """A node and what it filters, from the top down."""
+        disk = self.nodes[name].filters
+        if disk is None:
+            return [name]
+        filters = self.filters(disk)
+        return [*filters[filters.index(name) :], disk]
 
     def chain_names(self, image: str) -> tuple[str, ...]:
         """The image and its backing files, top first."""
@@ -176,6 +193,7 @@ class State:
         """Take a job's filter away, with its bitmaps."""
         node = self.nodes.pop(name).filters
         assert node is not None
+        self.exports = {key: each.without(name) for key, each in self.exports.items()}
         drive = self.nodes[node].drive
         if drive is not None:
             self.roots[drive] = (*self.filters(node), node)[0]

@@ -93,6 +93,7 @@ class World(State):
         return Expectation(
             refusal=outcome.refusal,
             data=outcome.data,
+            extents=outcome.extents,
             bitmaps=bitmaps,
             sizes={name: self.size(self.nodes[name]) for name in shown},
             digests=digests,

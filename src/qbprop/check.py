@@ -16,6 +16,7 @@ from qbprop.findings import (
     ReplyFinding,
     normalise,
 )
+from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.features import Features
 from qbprop.qemu.monitor import Event
 from qbprop.qemu.observation import Observation
@@ -39,6 +40,7 @@ def check(name: str, expected: Expectation, observed: Observation, features: Fea
     """
     check_reply(name, expected.refusal, observed, features)
     check_data(name, expected, observed)
+    check_extents(name, expected, observed)
     check_events(name, expected, observed.events)
     if observed.bitmaps is not None:
         check_nodes(name, expected, observed)
@@ -89,6 +91,19 @@ def check_data(name: str, expected: Expectation, observed: Observation) -> None:
             f"at byte {at} of the read: {expected.data[at : at + 16].tobytes().hex(' ')}",
             f"{observed.data[at : at + 16].tobytes().hex(' ')} ({len(wrong)} bytes differ)",
         )
+
+
+def check_extents(name: str, expected: Expectation, observed: Observation) -> None:
+    """The dirty byte ranges that a client is told (semantics 2.2)."""
+    due, came = expected.extents, observed.extents
+    if due is None or came is None or due == came:
+        return
+    raise DirtySetFinding(
+        name,
+        "extents",
+        f"{show(due)}\nclean, but should be dirty: {show(subtract(due, came))}",
+        f"{show(came)}\ndirty, but should be clean: {show(subtract(came, due))}",
+    )
 
 
 # --- events --------------------------------------------------------------------------------

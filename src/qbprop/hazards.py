@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qbprop.findings import KINDS
-from qbprop_model.expectation import Expectation
+from qbprop_model.expectation import Expectation, Reason
 from qbprop_model.image import Alloc, Image
 from qbprop_model.operations import (
     Abort,
@@ -19,6 +19,7 @@ from qbprop_model.operations import (
     BlockdevBackup,
     DriveBackup,
     Operation,
+    Resize,
     Transaction,
     Write,
     WriteCompressed,
@@ -59,6 +60,10 @@ COMPRESSED_REUSE = Hazard(
     lasting=True,
 )
 HELD_COPY = Hazard("a copy before a write beside a limited job", frozenset({"hang"}), lasting=True)
+EXPORTED_RESIZE = Hazard(
+    "a resize of a disk whose bitmap another's export has", frozenset({"crash"})
+)
+EXPORTED_FILTER = Hazard("the end of a filter whose bitmap is exported", frozenset({"crash"}))
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -70,6 +75,8 @@ HAZARDS = (
     TWO_BACKUPS,
     COMPRESSED_REUSE,
     HELD_COPY,
+    EXPORTED_RESIZE,
+    EXPORTED_FILTER,
 )
 
 
@@ -109,12 +116,21 @@ class Hazards:
             yield TWO_BACKUPS
         if isinstance(operation, Write | WriteZeroes) and _copies_small(operation, before):
             yield HELD_COPY
+        if isinstance(operation, Resize) and _is_refused(expected, Reason.BITMAP_BUSY):
+            yield EXPORTED_RESIZE
+        exported = (node for each in before.exports.values() for node, _ in each.bitmaps)
+        if not expected.bitmaps.keys() >= set(exported):
+            yield EXPORTED_FILTER
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE
         if isinstance(operation, WriteCompressed):
             node = before.find(operation.node)
             if node is not None and node.image in self._freed:
                 yield COMPRESSED_REUSE
+
+
+def _is_refused(expected: Expectation, reason: Reason) -> bool:
+    return expected.refusal is not None and expected.refusal.reason is reason
 
 
 def _crowded(sources: Sequence[str], before: World) -> bool:

@@ -142,8 +142,12 @@ class Session:
         """Perform one operation, when the one before has agreed; QEMU may still be answering.
 
         Raises a :class:`Finding` at a disagreement, InvalidOperationError (and nothing was
-        performed) where the model cannot judge the operation, or ``accepts`` does not want it.
+        performed) where the model cannot judge the operation, the driver cannot perform it, or
+        ``accepts`` does not want it.
         """
+        if not self.driver.can_perform(operation):
+            name = operation_name(operation)
+            raise InvalidOperationError(f"{name} needs another QEMU, or libnbd (qbprop doctor)")
         world = self.world.copy()
         expected = world.apply(operation)
         provoked = tuple(self._hazards.provoked(operation, expected, self.world))

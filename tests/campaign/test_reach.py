@@ -9,9 +9,12 @@ from qbprop_model.operations import (
     BitmapMerge,
     Discard,
     DriveBackup,
+    ExportAdd,
+    ExportedBitmap,
     Layer,
     MergeSource,
     Operation,
+    ReadDirtyExtents,
     Transaction,
     Write,
 )
@@ -24,8 +27,21 @@ START: tuple[Operation, ...] = (
     BitmapAdd(node="drive0", name="bitmap0", granularity=4 * KIB),
     BitmapAdd(node="drive0", name="bitmap1", granularity=64 * KIB),
     BitmapAdd(node="drive1", name="bitmap0", granularity=4 * KIB),
+    BitmapAdd(node="drive0", name="odd", granularity=4 * KIB),
 )
 WRITE = Write(node="drive0", offset=0, length=4 * KIB, stamp=1)
+
+
+EXPORT = ExportAdd(
+    export="export0",
+    node="drive0",
+    bitmaps=(ExportedBitmap(name="odd"),),
+    writable=True,
+)
+
+
+def ask(offset: int, length: int) -> ReadDirtyExtents:
+    return ReadDirtyExtents(export="export0", bitmap="odd", offset=offset, length=length)
 
 
 def merge(target: str, source: str, node: str | None = None) -> BitmapMerge:
@@ -56,12 +72,23 @@ def backup(bitmap: str) -> DriveBackup:
         (merge("bitmap0", "bitmap1"), {"coarse into fine"}),
         (merge("bitmap0", "bitmap0", "drive1"), {"from another disk", "same granularity"}),
         (backup("bitmap0"), {"incremental", "a part"}),
+        (
+            ExportAdd(
+                export="export1",
+                node="drive1",
+                bitmaps=(ExportedBitmap(name="bitmap1", node="drive0"),),
+            ),
+            {"of disks", "read-only", "with bitmaps named by node"},
+        ),
+        (ask(0, 8 * KIB), {"a part"}),
+        (ask(100, 1), {"all"}),
+        (ask(4 * KIB, 1), {"none"}),
         (Transaction(actions=(merge("bitmap1", "bitmap0"),)), {"fine into coarse"}),
     ],
 )
 def test_what_an_operation_reaches(operation: Operation, found: set[str]) -> None:
     world = World()
-    for each in (*START, WRITE):
+    for each in (*START, EXPORT, WRITE):
         world.apply(each)
     expected = world.apply(operation)
     assert expected.refusal is None

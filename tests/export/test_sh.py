@@ -25,17 +25,22 @@ from qbprop.trace import Trace, read_trace
 from qbprop_model.data import Stamp
 from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.operations import (
+    BITMAPS,
     AddDisk,
     BitmapAdd,
     BitmapRemove,
     BlockdevBackup,
     CreateImage,
     Discard,
+    ExportAdd,
+    ExportDel,
+    ExportedBitmap,
     JobFinalize,
     Layer,
     Operation,
     Pattern,
     Read,
+    ReadDirtyExtents,
     Resize,
     Transaction,
     Write,
@@ -102,6 +107,28 @@ IN_FLIGHT: tuple[Operation, ...] = (
     Write(node="drive0", offset=0, length=512, fill=3),
 )
 """A job that waits while guests write, is finalized, and stays concluded."""
+
+
+ODD = BITMAPS[5]
+EXPORTED: tuple[Operation, ...] = (
+    AddDisk(node="drive0", layers=(Layer(size=131584),)),
+    BitmapAdd(node="drive0", name=ODD, granularity=512),
+    BitmapAdd(node="drive0", name="off", disabled=True),
+    ExportAdd(export="export0", node="drive0", bitmaps=(ExportedBitmap(name="none"),)),
+    ExportAdd(export="export0", node="drive0", bitmaps=(ExportedBitmap(name=ODD),), writable=True),
+    ExportAdd(export="export1", node="drive0", bitmaps=(ExportedBitmap(name="off"),)),
+    ExportDel(export="export1"),
+    ExportDel(export="export1"),
+    Resize(node="drive0", size=65536),
+    BitmapRemove(node="drive0", name=ODD),
+    ReadDirtyExtents(export="export0", bitmap="off", offset=0, length=512),
+    ReadDirtyExtents(export="export1", bitmap=ODD, offset=0, length=512),
+    Write(node="drive0", offset=1000, length=3000, fill=1),
+    Write(node="drive0", offset=70000, length=1, fill=1),
+    Write(node="drive0", offset=131583, length=1, fill=1),
+    ReadDirtyExtents(export="export0", bitmap=ODD, offset=2000, length=129584),
+)
+"""Exports, refused and made, deleted and left; a client that asks for a part of a bitmap."""
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +219,53 @@ def test_a_job_in_another_state_is_the_bug(lab: Lab) -> None:
         assert old in after
         code, output = run(before + heading + after.replace(old, new), lab.binaries)
         assert code == BUG, output
+
+
+@pytest.mark.parametrize("transport", ["nbd", "hmp"])
+@pytest.mark.parametrize("kind", ["reply", "fields", "dirty-set", "image-check"])
+def test_exports_are_made_and_left(lab: Lab, kind: str, transport: Transport) -> None:
+    story = tell([EXPORTED, EXPORTED], kind)
+    code, output = run(render(story, ABOUT, transport), lab.binaries)
+    assert code == BEHAVES, output
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("2000-4096", "512-4096"),
+        (" 69632-70144", ""),
+        ("131072-131584", "131072-131584 131584-132096"),
+        ("check_dirty 2000", "check_dirty 1000"),
+    ],
+)
+def test_other_extents_are_the_bug(lab: Lab, old: str, new: str) -> None:
+    text = render(tell([EXPORTED], "dirty-set"), ABOUT, "nbd")
+    before, heading, after = text.partition("# What must be true now")
+    assert old in after
+    code, output = run(before + heading + after.replace(old, new), lab.binaries)
+    assert code == BUG, output
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        ExportDel(export="export0"),
+        ReadDirtyExtents(export="export0", bitmap=ODD, offset=0, length=0),
+        ReadDirtyExtents(export="export0", bitmap=ODD, offset=0, length=131585),
+    ],
+)
+def test_what_needs_a_client_of_its_own_is_said_to_have_no_rendering(last: Operation) -> None:
+    with pytest.raises(ExportError, match="client"):
+        render(tell([(*EXPORTED, last)], "reply"), ABOUT, "nbd")
+
+
+def test_a_test_for_the_suite_makes_exports_but_has_no_client() -> None:
+    text = iotest.render(tell([EXPORTED[:10], EXPORTED[:5]], "fields"), ABOUT)
+    compile(text, "test", "exec")
+    assert text.count("nbd-server-start") == 1
+    assert text.count("BLOCK_EXPORT_DELETED") == 2
+    with pytest.raises(ExportError, match="a client reads dirty extents"):
+        iotest.render(tell([EXPORTED], "fields"), ABOUT)
 
 
 def test_a_test_for_the_suite_says_that_it_cannot_show_jobs_in_flight() -> None:

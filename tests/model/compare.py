@@ -14,6 +14,7 @@ from qbprop_model.operations import (
     Operation,
     Transaction,
 )
+from qbprop_model.ranges import Ranges, joined
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
 
@@ -71,12 +72,21 @@ def check_contents(name: str, model: Contents, naive: bytes) -> None:
         raise DifferenceError(f"{name} has bytes outside of what written() tells")
 
 
+def check_extents(extents: Ranges | None, dirty: set[int] | None) -> None:
+    """Extents hold exactly the dirty bytes, and none of them meet."""
+    same("extents", extents is None, dirty is None)
+    if extents is not None:
+        same("dirty bytes", {byte for start, end in extents for byte in range(start, end)}, dirty)
+        same("extents that do not meet", extents, joined(extents))
+
+
 def check_step(expected: Expectation, answer: Answer, naive: NaiveWorld, before: Digests) -> None:
     """What the operation gave, and the bitmaps after it."""
     same("refusal", expected.refusal and expected.refusal.reason, answer.reason)
     same("data", expected.data is None, answer.data is None)
     if expected.data is not None and answer.data is not None:
         same_bytes("data", expected.data.tobytes(), answer.data)
+    check_extents(expected.extents, answer.dirty)
     same("jobs", dict(expected.jobs), dict(answer.jobs))
     states = {
         name: {key: bitmap.state() for key, bitmap in node.bitmaps.items()}

@@ -13,6 +13,7 @@ from tests.model.naive_disk import Files, RefusedNaively, compresses
 from qbprop_model.data import Data
 from qbprop_model.expectation import BitmapState, JobEnd, Reason
 from qbprop_model.operations import (
+    BAD_EXPORTS,
     Abort,
     AddDisk,
     BitmapAdd,
@@ -25,12 +26,15 @@ from qbprop_model.operations import (
     CreateImage,
     Discard,
     DriveBackup,
+    ExportAdd,
+    ExportDel,
     Flush,
     InvalidOperationError,
     Layer,
     OpenOutcomeError,
     Operation,
     Read,
+    ReadDirtyExtents,
     RebaseImage,
     Resize,
     Transaction,
@@ -125,11 +129,21 @@ class NaiveJob:
 
 
 @dataclass
+class NaiveExport:
+    """``bitmaps`` by (node, name), however often they are listed; ``clients`` counts them."""
+
+    node: str
+    bitmaps: list[tuple[str, str]] = field(default_factory=list)
+    clients: int = 0
+
+
+@dataclass
 class Answer:
     """What the naive World says of one operation."""
 
     reason: Reason | None = None
     data: bytes | None = None
+    dirty: set[int] | None = None
     jobs: Mapping[str, JobEnd] = field(default_factory=dict)
 
 
@@ -146,6 +160,7 @@ class NaiveWorld:
         self.nodes: dict[str, NaiveNode] = {}
         self.roots: dict[str, str] = {}
         self.jobs: dict[str, NaiveJob] = {}
+        self.exports: dict[str, NaiveExport] = {}
         self.opened: set[str] = set()
         self.removing: list[tuple[str, str]] = []
 
@@ -178,6 +193,12 @@ class NaiveWorld:
                 self.rebase(op)
             case Transaction():
                 return self.transaction(op)
+            case ExportAdd():
+                self.export(op)
+            case ExportDel():
+                self.unexport(op)
+            case ReadDirtyExtents():
+                return self.ask(op)
             case DriveBackup() | BlockdevBackup():
                 if isinstance(op, BlockdevBackup):
                     self.open_target(op.target)
@@ -274,8 +295,14 @@ class NaiveWorld:
             self.files.write_compressed(name, offset, data)
 
     def resize(self, op: Resize) -> None:
-        _, node = self.find(op.node, Reason.RESIZE_NOT_FOUND)
+        name, node = self.find(op.node, Reason.RESIZE_NOT_FOUND)
+        if name in [export.node for export in self.exports.values()]:
+            raise RefusedNaively(Reason.PERMISSION_DENIED)
+        files = copy.deepcopy(self.files)
         self.files.resize(node.image, op.size)
+        if any(bitmap.busy for bitmap in node.bitmaps.values()):
+            self.files = files
+            raise RefusedNaively(Reason.BITMAP_BUSY)
         for bitmap in node.bitmaps.values():
             bitmap.resize(self.size(node))
 
@@ -362,6 +389,60 @@ class NaiveWorld:
                 self.bitmap_command(action)
         self.commit()
         return self.finish(grouped=op.grouped)
+
+    # --- exports ------------------------------------------------------------------------------
+
+    def export(self, op: ExportAdd) -> None:
+        if op.export in BAD_EXPORTS:
+            raise RefusedNaively(Reason.EXPORT_ID_INVALID)
+        if op.export in self.exports:
+            raise RefusedNaively(Reason.EXPORT_ID_TAKEN)
+        if op.node not in self.nodes:
+            raise RefusedNaively(Reason.EXPORT_NODE_NOT_FOUND)
+        if op.name is not None and op.name in self.exports:
+            raise RefusedNaively(Reason.EXPORT_NAME_TAKEN)
+        export = NaiveExport(op.node)
+        for wanted in op.bitmaps:
+            if wanted.node is None:
+                if wanted.name not in self.nodes[op.node].bitmaps:
+                    raise RefusedNaively(Reason.EXPORT_BITMAP_NOT_FOUND)
+                where = op.node
+                if self.nodes[where].bitmaps[wanted.name].recording and not op.writable:
+                    raise RefusedNaively(Reason.EXPORT_READ_ONLY)
+            else:
+                where, _ = self.find(wanted.node, Reason.NODE_NOT_FOUND)
+            self.usable(where, wanted.name)
+            export.bitmaps.append((where, wanted.name))
+        for where, name in export.bitmaps:
+            self.nodes[where].bitmaps[name].busy = True
+        self.exports[op.export] = export
+
+    def unexport(self, op: ExportDel) -> None:
+        if op.export not in self.exports:
+            raise RefusedNaively(Reason.EXPORT_NOT_FOUND)
+        if op.mode == "safe" and self.exports[op.export].clients:
+            raise RefusedNaively(Reason.EXPORT_IN_USE)
+        for node, name in self.exports.pop(op.export).bitmaps:
+            self.nodes[node].bitmaps[name].busy = False
+
+    def ask(self, op: ReadDirtyExtents) -> Answer:
+        if op.export not in self.exports:
+            return Answer(Reason.NO_SUCH_EXPORT)
+        export = self.exports[op.export]
+        export.clients += 1
+        asked = range(op.offset, op.offset + op.length)
+        sites = {node for node, name in export.bitmaps if name == op.bitmap}
+        if not sites:
+            return Answer(Reason.NO_SUCH_CONTEXT)
+        if not asked:
+            return Answer(Reason.EMPTY_RANGE)
+        if asked.stop > self.size(self.nodes[export.node]):
+            return Answer(Reason.PAST_END)
+        (site,) = sites
+        node = self.nodes[site]
+        covered = node.bitmaps[op.bitmap].bytes_covered(self.size(node))
+        dirty = {byte for piece in covered for byte in piece if byte in asked}
+        return Answer(dirty=dirty)
 
     # --- backups ------------------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from qbprop_model.operations import (
     BAD_BITMAPS,
+    BAD_EXPORTS,
     BITMAPS,
     DRIVES,
+    EXPORTS,
     NODES,
     SIZE_LIMIT,
     TARGETS,
@@ -25,12 +27,16 @@ from qbprop_model.operations import (
     CreateImage,
     Discard,
     DriveBackup,
+    ExportAdd,
+    ExportDel,
+    ExportedBitmap,
     Flush,
     Layer,
     MergeSource,
     Operation,
     Pattern,
     Read,
+    ReadDirtyExtents,
     RebaseImage,
     Resize,
     SyncMode,
@@ -172,6 +178,28 @@ def bitmap_actions(draw: st.DrawFn) -> Action:
 
 
 @st.composite
+def export_operations(draw: st.DrawFn, sizes: dict[str, int]) -> Operation:
+    """What clients and their exports do, mostly on two exports."""
+    export = draw(st.sampled_from(EXPORTS[:2] * 6 + EXPORTS[2:] + BAD_EXPORTS))
+    kind = draw(st.sampled_from([ExportAdd, ReadDirtyExtents, ReadDirtyExtents, ExportDel]))
+    if kind is ExportDel:
+        mode: Any = draw(st.sampled_from(["hard", "safe"]))
+        return ExportDel(export=export, mode=mode)
+    if kind is ReadDirtyExtents:
+        offset, length = draw(ranges(draw(st.sampled_from(sorted(sizes.values())))))
+        name = draw(bitmap_names)
+        return ReadDirtyExtents(export=export, bitmap=name, offset=offset, length=length)
+    bitmaps = st.builds(ExportedBitmap, name=bitmap_names, node=st.none() | references())
+    return ExportAdd(
+        export=export,
+        node=draw(references()),
+        bitmaps=tuple(draw(st.lists(bitmaps, max_size=2))),
+        writable=draw(st.booleans()),
+        name=draw(st.sampled_from([None, None, *EXPORTS[:2]])),
+    )
+
+
+@st.composite
 def backups(draw: st.DrawFn) -> DriveBackup | BlockdevBackup:
     """Mostly what is accepted; the rest of the table of modes now and then."""
     legal: list[tuple[str, int, str | None]] = [
@@ -251,8 +279,10 @@ def sequences(draw: st.DrawFn, steps: int = 16) -> list[Operation]:
     for _ in range(draw(st.integers(0, steps) | st.just(steps))):
         node = draw(st.sampled_from(list(sizes) * 3 + list(sizes)[:1] + ["drive2"]))
         size = sizes.get(node, 512)
-        kind = draw(st.integers(0, 15))
-        if kind < 6:
+        kind = draw(st.integers(0, 18))
+        if kind > 15:
+            found.append(draw(export_operations(sizes)))
+        elif kind < 6:
             found.append(draw(guest_requests(node, size)))
         elif kind < 9:
             found.append(draw(bitmap_actions()))
@@ -323,6 +353,34 @@ def bitmap_sequences(draw: st.DrawFn) -> list[Operation]:
             found.append(BitmapMerge(node="drive0", target=name, sources=sources))
         else:
             found.append(cls(node="drive0", name=name))
+    return found
+
+
+@st.composite
+def export_sequences(draw: st.DrawFn) -> list[Operation]:
+    """Two disks with bitmaps of the same names, exports of them, and what guests write."""
+    found: list[Operation] = []
+    sizes = {}
+    for node in NODES[:2]:
+        sizes[node] = draw(st.sampled_from(SIZES[1:]))
+        found.append(AddDisk(node=node, layers=(Layer(size=sizes[node]),), discard="unmap"))
+        for name in BITMAPS[: draw(st.integers(1, 2))]:
+            granularity = draw(st.sampled_from(GRANULARITIES))
+            disabled = draw(st.booleans())
+            found.append(
+                BitmapAdd(node=node, name=name, granularity=granularity, disabled=disabled)
+            )
+    for _ in range(draw(st.integers(1, 10))):
+        node = draw(st.sampled_from(NODES[:2]))
+        match draw(st.integers(0, 9)):
+            case 0 | 1:
+                found.append(draw(guest_requests(node, sizes[node])))
+            case 2:
+                found.append(draw(bitmap_actions()))
+            case 3:
+                found.append(Resize(node=node, size=draw(st.sampled_from(SIZES))))
+            case _:
+                found.append(draw(export_operations(sizes)))
     return found
 
 

@@ -67,6 +67,9 @@ EVERY = [
     op.JobComplete(job="job0"),
     op.JobFinalize(job="job0"),
     op.JobDismiss(job="job0"),
+    op.ExportAdd(export="export0", node="drive0"),
+    op.ExportDel(export="export0"),
+    op.ReadDirtyExtents(export="export0", bitmap="bitmap0", offset=0, length=1),
 ]
 
 

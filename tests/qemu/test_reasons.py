@@ -259,11 +259,48 @@ RESTS: dict[op.Operation, dict[str, str]] = {
 }
 """Where the jobs come to rest that stay in flight."""
 
+SHARED = op.ExportAdd(
+    export="export0", node="drive0", bitmaps=(op.ExportedBitmap(name="b"),), writable=True
+)
+
+
+def export(name: str = "", **more: Any) -> op.ExportAdd:
+    bitmaps = (op.ExportedBitmap(name=name),) if name else ()
+    usual: dict[str, Any] = {"export": "export1", "node": "drive0", "bitmaps": bitmaps}
+    return op.ExportAdd(**(usual | more))
+
+
+def ask(offset: int = 0, length: int = 1, bitmap: str = "b") -> op.ReadDirtyExtents:
+    return op.ReadDirtyExtents(export="export0", bitmap=bitmap, offset=offset, length=length)
+
+
+SECOND = op.ExportAdd(export="export1", node="drive0", name="export0")
+CASES += [
+    (Reason.EXPORT_ID_INVALID, "", [DISK, export(export="")]),
+    (Reason.EXPORT_ID_TAKEN, "export0", [DISK, add(), SHARED, export(export="export0")]),
+    (Reason.EXPORT_NAME_TAKEN, "export0", [DISK, add(), SHARED, SECOND]),
+    (Reason.EXPORT_NODE_NOT_FOUND, "drive1", [export(node="drive1")]),
+    (Reason.EXPORT_BITMAP_NOT_FOUND, ODD, [DISK, export(ODD, writable=True)]),
+    (Reason.EXPORT_READ_ONLY, LONG, [DISK, add(LONG), export(LONG)]),
+    (Reason.EXPORT_NOT_FOUND, "export0", [op.ExportDel(export="export0")]),
+    (Reason.EXPORT_IN_USE, "export0", [DISK, add(), SHARED, ask(), op.ExportDel(export="export0")]),
+    (Reason.BITMAP_BUSY, "b", [DISK, add(), SHARED, CLEAR]),
+    (Reason.BITMAP_BUSY, "b", [DISK, add(), SHARED, export("b", writable=True)]),
+    (Reason.PERMISSION_DENIED, "drive0", [DISK, add(), SHARED, op.Resize(node="drive0", size=512)]),
+    (Reason.PERMISSION_DENIED, "drive0", [*FLIGHT, export(writable=True)]),
+    (Reason.NO_SUCH_EXPORT, "export0", [ask()]),
+    (Reason.NO_SUCH_CONTEXT, ODD, [DISK, add(), SHARED, ask(bitmap=ODD)]),
+    (Reason.EMPTY_RANGE, "", [DISK, add(), SHARED, ask(length=0)]),
+    (Reason.PAST_END, "", [DISK, add(), SHARED, ask(MIB)]),
+]
+
 REFUSALS = set(Reason) - {Reason.JOB_CANCELLED}
 """The others tell why a job ended."""
 
 AMBIGUOUS = {
     Reason.ALREADY_ALLOCATED: {Reason.PAST_END},
+    Reason.EMPTY_RANGE: {Reason.PAST_END},
+    Reason.EXPORT_NODE_NOT_FOUND: {Reason.RESIZE_NOT_FOUND},
     Reason.COPY_BEFORE_FAILED: {Reason.PAST_END, Reason.COPY_BEFORE_FAILED},
 }
 """A reason whose text is also that of one that is tried before."""

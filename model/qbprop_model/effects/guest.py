@@ -157,9 +157,14 @@ def _(op: Resize, world: State) -> Outcome:
         raise Refused(Reason.DEVICE_IN_USE, op.node if op.node == node.drive else "")
     if any(job.active and job.node == name and job.backs_target for job in world.jobs.values()):
         raise Refused(Reason.DEVICE_IN_USE, name)
-    if world.filters(name):
+    exports = (each for each in world.exports.values() if each.node == name)
+    if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
     image = world.rules.resize(world.chain(node.image), op.size, world.step)
+    busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
+    if busy:
+        # The export of another node has them; which one QEMU names is open.
+        raise Refused(Reason.BITMAP_BUSY, busy[0] if len(busy) == 1 else "")
     world.images[node.image] = image
     bitmaps = {
         key: world.rules.resize_bitmap(bitmap, image.size) for key, bitmap in node.bitmaps.items()

@@ -5,18 +5,22 @@ from collections.abc import Iterator
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.expectation import Expectation
 from qbprop_model.operations import (
+    FILTERS,
     Action,
     Backup,
     BitmapMerge,
     BlockdevBackup,
     Discard,
     DriveBackup,
+    ExportAdd,
     Operation,
+    ReadDirtyExtents,
     Transaction,
     Write,
     WriteCompressed,
     WriteZeroes,
 )
+from qbprop_model.ranges import total
 from qbprop_model.state import Node, State
 
 WORD = 64
@@ -31,8 +35,25 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
         case Transaction():
             for action in operation.actions:
                 yield from _action(action, expected, state)
+        case ExportAdd():
+            yield from _export(operation)
+        case ReadDirtyExtents():
+            yield "dirty extents", _share(operation, expected)
         case BitmapMerge() | DriveBackup() | BlockdevBackup():
             yield from _action(operation, expected, state)
+
+
+def _export(operation: ExportAdd) -> Iterator[tuple[str, str]]:
+    yield "exports", "of filters" if operation.node in FILTERS else "of disks"
+    yield "exports", "writable" if operation.writable else "read-only"
+    if any(bitmap.node is not None for bitmap in operation.bitmaps):
+        yield "exports", "with bitmaps named by node"
+
+
+def _share(operation: ReadDirtyExtents, expected: Expectation) -> str:
+    """How much of what a client asked about is dirty."""
+    dirty = total(expected.extents or ())
+    return "none" if not dirty else "all" if dirty == operation.length else "a part"
 
 
 def _request(offset: int, length: int, node: Node | None) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from qbprop.qemu.plan import disk_file
 from qbprop_model.data import Data
 from qbprop_model.expectation import BitmapState, Contents, Expectation, JobEnd, JobState
 from qbprop_model.image import View
-from qbprop_model.operations import Operation, Read
+from qbprop_model.operations import Operation, Read, ReadDirtyExtents
 from qbprop_model.ranges import Ranges
 from qbprop_model.world import World
 
@@ -110,7 +110,30 @@ class Alive:
     """QEMU answers."""
 
 
-Check = Nodes | Digest | Jobs | JobsNow | ReadData | Bytes | Sound | Allocated | Silent | Alive
+@dataclass(frozen=True)
+class Extents:
+    """The dirty byte ranges of an exported bitmap from ``offset`` on, up to ``end``."""
+
+    export: str
+    bitmap: str
+    offset: int
+    end: int
+    ranges: Ranges
+
+
+Check = (
+    Nodes
+    | Digest
+    | Jobs
+    | JobsNow
+    | ReadData
+    | Bytes
+    | Sound
+    | Allocated
+    | Extents
+    | Silent
+    | Alive
+)
 
 RUNS_LIMIT = 64
 """Most runs of equal bytes that a read is checked by; with more, the whole disk is compared."""
@@ -140,6 +163,9 @@ def _checks(
                 dict(Counter(each.node for each in expected.anonymous)),
             )
         case "dirty-set":
+            if isinstance(operation, ReadDirtyExtents) and expected.extents is not None:
+                offset, end = operation.offset, operation.offset + operation.length
+                yield Extents(operation.export, operation.bitmap, offset, end, expected.extents)
             for (node, bitmap), sha256 in expected.digests.items():
                 yield Digest(node, bitmap, sha256)
         case "contents":

@@ -122,6 +122,7 @@ def _scene(test: Test, scene: Scene) -> None:
     for step, _ in plan.prepare:
         perform(step, test, None)
     perform(plan.main, test, scene.refusal)
+    test.exports = scene.exports
     for job in scene.jobs:
         test.add(*end_of(job))
     for _, reverse in reversed(plan.prepare):

@@ -9,18 +9,22 @@ from qbprop.export.story import ExportError
 from qbprop.qemu.guest_hmp import words
 from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
+from qbprop.qemu.nbd_server import START
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
+    AwaitExportGone,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
+    DirtyExtents,
     GuestRequest,
     HumanCommand,
     MakeImage,
     Program,
     ReattachGuest,
     ReleaseGuest,
+    ServeExports,
     UntilConcluded,
 )
 from qbprop_model.data import Data, Fill, Stamp
@@ -32,10 +36,15 @@ DATA = "data.bin"
 
 @dataclass
 class Test:
-    """Lines under construction. ``disks`` maps the nodes of open disks to their drives' names."""
+    """Lines under construction. ``disks`` maps the nodes of open disks to their drives' names.
+
+    ``exports`` are those that operations have left.
+    """
 
     lines: list[str] = field(default_factory=list)
     disks: dict[str, str | None] = field(default_factory=dict)
+    exports: tuple[str, ...] = ()
+    serving: bool = False
 
     def add(self, *lines: str) -> None:
         """Append lines."""
@@ -52,13 +61,24 @@ class Test:
         return ""
 
     def close(self) -> None:
-        """Close all disks."""
+        """Delete all exports and close all disks."""
+        for export in self.exports:
+            deletion = Command("block-export-del", {"id": export, "mode": "hard"})
+            self.add(qmp(deletion), SUCCEEDED, *gone(export))
+        self.exports = ()
         for node, drive in self.disks.items():
             if drive is None:
                 self.add(qmp(Command("blockdev-del", {"node-name": node})), SUCCEEDED)
             else:
                 self.add(f"self.vm.hmp({f'drive_del {drive}'!r})")
         self.disks.clear()
+
+
+def gone(export: str) -> Iterator[str]:
+    """Wait until an export is deleted."""
+    match = {"data": {"id": export}}
+    yield f"event = self.vm.event_wait('BLOCK_EXPORT_DELETED', match={match!r})"
+    yield "self.assertIsNotNone(event)"
 
 
 SUCCEEDED = "self.assertIn('return', result)"
@@ -136,6 +156,26 @@ def _(step: AttachGuest, test: Test, refusal: Refusal | None) -> None:
 @perform.register
 def _(step: ReleaseGuest, test: Test, refusal: Refusal | None) -> None:
     del test.disks[step.name]
+
+
+@perform.register
+def _(step: ServeExports, test: Test, refusal: Refusal | None) -> None:
+    if not test.serving:
+        test.add(qmp(START), SUCCEEDED)
+        test.serving = True
+
+
+@perform.register
+def _(step: DirtyExtents, test: Test, refusal: Refusal | None) -> None:
+    raise ExportError(
+        "a client reads dirty extents, which a test for QEMU's suite cannot show yet; "
+        "export it with --format sh"
+    )
+
+
+@perform.register
+def _(step: AwaitExportGone, test: Test, refusal: Refusal | None) -> None:
+    test.add(*gone(step.export))
 
 
 @perform.register

@@ -33,7 +33,7 @@ finish() {
 start() {
     local beside=
     verdict=125 QEMU='' printed='' refusal='' server='' line=''
-    declare -gA job_words=() alive=() progress=()
+    declare -gA job_words=() alive=() progress=() gone=()
     : "${QEMU_PROG:=qemu-system-x86_64}"
     [[ $QEMU_PROG != */* ]] || beside=$(cd "${QEMU_PROG%/*}" && pwd)
     [[ -z $beside ]] || QEMU_PROG=$beside/${QEMU_PROG##*/}
@@ -106,7 +106,7 @@ note() {
     word=${BASH_REMATCH[1]}
     [[ ! $line =~ '"'(id|device)'": "'([^\"]*)'"' ]] || id=${BASH_REMATCH[2]}
     case $word in
-        BLOCK_EXPORT_DELETED) server=idle; return ;;
+        BLOCK_EXPORT_DELETED) server=idle gone[$id]=yes; return ;;
         JOB_STATUS_CHANGE)
             [[ $line =~ '"status": "'([a-z]+)'"' ]] && word=${BASH_REMATCH[1]}
             alive[$id]=$word
@@ -236,6 +236,12 @@ unexport() {
     while [[ $server != idle ]]; do hear; note; done
 }
 
+# Wait until export $1 is deleted.
+export_gone() {
+    until [[ -n ${gone[$1]:-} ]]; do hear; note; done
+    unset "gone[$1]"
+}
+
 # Wait until job $1 has come to status $2, or to its end.
 job_rests() {
     until [[ ${alive[$1]:-null} == @($2|concluded|null) ]]; do hear; note; done
@@ -350,6 +356,27 @@ pick_node() {
         node=
     done
     wrong "there is no node $1"
+}
+
+# Of the bytes from $1 up to $2 exactly the ranges that follow are dirty: those that the last
+# reply, a map of an exported bitmap, calls without data.
+check_dirty() {
+    local from=$1 to=$2 rest=$reply start end came=() last=
+    shift 2
+    while [[ $rest =~ '"start": '([0-9]+)', "length": '([0-9]+)([^\}]*)\}(.*) ]]; do
+        start=${BASH_REMATCH[1]} end=$((BASH_REMATCH[1] + BASH_REMATCH[2])) rest=${BASH_REMATCH[4]}
+        [[ ${BASH_REMATCH[3]} == *'"data": false'* ]] || continue
+        ((start >= from)) || start=$from
+        ((end <= to)) || end=$to
+        ((start < end)) || continue
+        if [[ ${last#*-} == "$start" ]]; then
+            start=${last%-*}
+            unset 'came[-1]'
+        fi
+        last=$start-$end
+        came+=("$last")
+    done
+    [[ "${came[*]}" == "$*" ]] || wrong "expected as dirty: $*, not ${came[*]}"
 }
 
 # Node $1 has the size $2 (bytes), so many bitmaps with a name ($3), and so many without ($4).

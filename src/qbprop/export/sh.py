@@ -14,15 +14,18 @@ from qbprop.export.patterns import reply_pattern
 from qbprop.export.sh_checks import verify
 from qbprop.export.sh_script import Script, Transport, comment, qmp
 from qbprop.export.sh_steps import calls
-from qbprop.export.story import About, Scene, Story
+from qbprop.export.story import About, ExportError, Scene, Story
 from qbprop.qemu.monitor import Command
-from qbprop.qemu.primitives import GuestRequest, HumanCommand, UntilConcluded
+from qbprop.qemu.primitives import DirtyExtents, GuestRequest, HumanCommand, UntilConcluded
 from qbprop.qemu.query import JOBS_QUERY
 from qbprop.replay_view import show_operation
-from qbprop_model.expectation import Refusal
+from qbprop_model.expectation import Reason, Refusal
 
 PATIENCE = 10
 """Seconds of silence that mean that QEMU hangs."""
+
+ABSENT = frozenset({Reason.NO_SUCH_EXPORT, Reason.NO_SUCH_CONTEXT})
+"""Why a client cannot ask for what is dirty at all."""
 
 
 def render(story: Story, about: About, transport: Transport) -> str:
@@ -53,7 +56,7 @@ def _scene(script: Script, scene: Scene, *, in_question: bool) -> None:
             script.ok(qmp(JOBS_QUERY))
         script.add("in_question")
     plan = scene.plan
-    script.rests, script.alive = scene.rests, scene.alive
+    script.rests, script.alive, script.exports = scene.rests, scene.alive, scene.exports
     if scene.refusal is None:
         for step, _ in plan.prepare:
             script.ok(*calls(step, script))
@@ -69,7 +72,11 @@ def _scene(script: Script, scene: Scene, *, in_question: bool) -> None:
 def _refused(script: Script, scene: Scene, refusal: Refusal) -> None:
     """Which of the plan's steps must be refused the model does not say, if there are several."""
     plan = scene.plan
-    guest = isinstance(plan.main, GuestRequest)
+    guest = isinstance(plan.main, GuestRequest | DirtyExtents)
+    if refusal.reason is Reason.EXPORT_IN_USE:
+        raise ExportError("a client that stays connected cannot be exported as shell commands")
+    if isinstance(plan.main, DirtyExtents) and refusal.reason not in ABSENT:
+        raise ExportError("a client asks for a part of an export, which qemu-img cannot")
     pattern = quote("." if guest else reply_pattern(refusal))
     tried = [call for step, _ in plan.prepare for call in calls(step, script)]
     main = list(calls(plan.main, script))
@@ -114,6 +121,9 @@ def _close(script: Script) -> None:
         script.add(f"end_job {quote(job)}")
     script.alive = ()
     _do_postponed(script, ())
+    for export in script.exports:
+        script.delete_export(export)
+    script.exports = ()
     for node in dict.fromkeys(script.disks.values()):
         script.unexport(node)
         drive = script.drives.get(node)

@@ -10,6 +10,7 @@ from qbprop.export.checks import (
     Allocated,
     Bytes,
     Digest,
+    Extents,
     Jobs,
     JobsNow,
     Nodes,
@@ -18,10 +19,12 @@ from qbprop.export.checks import (
     Sound,
 )
 from qbprop.export.patterns import extended, json_text
-from qbprop.export.sh_script import Script, comment, qmp
+from qbprop.export.sh_script import Script, comment, program, qmp
 from qbprop.export.story import ExportError
+from qbprop.qemu.explain import map_arguments
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.plan import target_file
+from qbprop.qemu.primitives import Program
 from qbprop.qemu.query import JOBS_QUERY, NODES_QUERY, digest_query
 from qbprop_model.expectation import BitmapState
 
@@ -112,6 +115,13 @@ def _(check: Bytes, script: Script) -> None:
         script.ok(f"img compare -f raw -F raw {EXPECTED} {quote(url)}")
     else:
         script.ok(f"img compare -f raw -F {check.format} {EXPECTED} {target_file(check.name)}")
+
+
+@verify.register
+def _(check: Extents, script: Script) -> None:
+    script.ok(program(Program("qemu-img", map_arguments(check.export, check.bitmap))))
+    ranges = (f"{start}-{end}" for start, end in check.ranges)
+    script.add(" ".join(["check_dirty", str(check.offset), str(check.end), *ranges]))
 
 
 @verify.register

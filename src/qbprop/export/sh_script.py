@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import Literal
 
 from qbprop.qemu.monitor import Command
+from qbprop.qemu.nbd_server import START
 from qbprop.qemu.primitives import Program, UntilConcluded
 from qbprop_model.data import Data, Fill, Stamp
 
@@ -25,8 +26,9 @@ class Script:
     """Lines under construction, and what is open at this point of the story.
 
     ``disks`` maps each name of a disk to its node; ``exported`` are the nodes with an NBD export,
-    ``read_only`` those that guests may read alone. ``rests`` are those of the scene;
-    ``postponed`` waits for the end of jobs.
+    ``read_only`` those that guests may read alone. ``rests`` are those of the scene,
+    ``alive`` and ``exports`` the jobs and exports that operations have left; ``postponed`` waits
+    for the end of jobs.
     """
 
     transport: Transport
@@ -38,6 +40,7 @@ class Script:
     read_only: set[str] = field(default_factory=set)
     rests: Mapping[str, str] = field(default_factory=dict)
     alive: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
     postponed: list[UntilConcluded] = field(default_factory=list)
 
     def add(self, line: str) -> None:
@@ -48,13 +51,16 @@ class Script:
         """Append calls that must succeed."""
         self.lines += [f"ok {call}" for call in calls]
 
+    def serve(self) -> None:
+        """Start QEMU's NBD server, unless it runs already."""
+        if not self.serving:
+            self.ok(qmp(START))
+            self.serving = True
+
     def export(self, name: str) -> str:
         """Give the disk called ``name`` an NBD export if it has none; the export's name."""
         node = self.disks[name]
-        if not self.serving:
-            address = {"type": "unix", "data": {"path": "nbd.sock"}}
-            self.ok(qmp(Command("nbd-server-start", {"addr": address})))
-            self.serving = True
+        self.serve()
         if node not in self.exported:
             self.ok(f"export_disk {node} {json.dumps(node not in self.read_only)}")
             self.exported.add(node)
@@ -64,9 +70,13 @@ class Script:
         """Take the NBD export of the disk called ``name`` away, if there is one."""
         node = self.disks.get(name)
         if node in self.exported:
-            deletion = Command("block-export-del", {"id": node, "mode": "hard"})
-            self.ok(f"unexport {quote(request(deletion))}")
+            self.delete_export(node)
             self.exported.discard(node)
+
+    def delete_export(self, identifier: str) -> None:
+        """Delete an export, and wait until it is gone."""
+        deletion = Command("block-export-del", {"id": identifier, "mode": "hard"})
+        self.ok(f"unexport {quote(request(deletion))}")
 
     def data(self, data: Data, offset: int, length: int) -> str:
         """The option of qemu-io that names the data of a write."""

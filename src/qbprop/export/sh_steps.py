@@ -7,21 +7,25 @@ from shlex import quote
 
 from qbprop.export.sh_script import Script, program, qmp
 from qbprop.export.story import ExportError
+from qbprop.qemu.explain import map_arguments
 from qbprop.qemu.guest_hmp import report, words
 from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
+    AwaitExportGone,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
+    DirtyExtents,
     GuestRequest,
     HumanCommand,
     MakeImage,
     Program,
     ReattachGuest,
     ReleaseGuest,
+    ServeExports,
     UntilConcluded,
 )
 from qbprop_model.data import Stamp
@@ -118,6 +122,22 @@ def _(step: UntilConcluded, script: Script) -> Iterator[str]:
 def _(step: AwaitCopy, script: Script) -> Iterator[str]:
     if step.job in script.rests:
         yield f"job_copies {quote(step.job)}"
+
+
+@calls.register
+def _(step: ServeExports, script: Script) -> Iterator[str]:
+    script.serve()
+    yield from ()
+
+
+@calls.register
+def _(step: DirtyExtents, script: Script) -> Iterator[str]:
+    yield program(Program("qemu-img", map_arguments(step.export, step.bitmap)))
+
+
+@calls.register
+def _(step: AwaitExportGone, script: Script) -> Iterator[str]:
+    yield f"export_gone {step.export}"
 
 
 @calls.register(AwaitJobs)

@@ -43,7 +43,7 @@ class Scene:
 
     ``refusal`` None means success; ``jobs`` are those that run to their end. ``rests`` tells the
     status in which each job comes to rest that moves; ``alive`` are the jobs that there are then,
-    of which those in ``concluded`` do nothing more.
+    of which those in ``concluded`` do nothing more, and ``exports`` those of operations.
     """
 
     number: int
@@ -54,6 +54,7 @@ class Scene:
     rests: Mapping[str, str] = field(default_factory=dict)
     alive: tuple[str, ...] = ()
     concluded: frozenset[str] = frozenset()
+    exports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def tell(
                     rested,
                     tuple(expected.alive),
                     frozenset(over),
+                    tuple(world.exports),
                 )
             )
             if at_end is not True:

@@ -13,6 +13,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from qbprop.machine import (
     backups,
     bitmaps,
+    exports,
     groups,
     guest,
     jobs,
@@ -64,6 +65,12 @@ class BlockMachine(MachineBase):
     @rule(ops=drawn(guest.burst, bitmaps.merge))
     def bitmap_merge(self, ops: Iterable[Operation]) -> None:
         """Merge bitmaps."""
+        self.perform(ops)
+
+    @step_rule
+    @rule(ops=drawn(exports.exports))
+    def exports(self, ops: Iterable[Operation]) -> None:
+        """Bitmaps in NBD exports."""
         self.perform(ops)
 
     @step_rule

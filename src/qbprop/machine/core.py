@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from qbprop.findings import Finding
 from qbprop.hazards import Hazard
 from qbprop.machine.draws import COPY_LIMIT
+from qbprop.machine.exports import closing
 from qbprop.machine.jobs import endings
 from qbprop.session import Session
 from qbprop_model.expectation import Expectation
@@ -136,6 +137,7 @@ class MachineBase(RuleBasedStateMachine):
         """The checks at the end of an example, unless it failed or met a known finding."""
         if self.over or self.failed or not self.session.trace:
             return
+        self.perform(closing(self.world))
         self.perform(endings(self.world))
         if self.world.jobs:
             self._guarded(self.session.settle)

@@ -148,7 +148,8 @@ def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     Then the end of the disk is written before, so that there is something to be cut off. Behind
     it the seam, where the disk ended in between, is mostly read or written over.
     """
-    name = pick(draw, present(world))
+    able = [name for name in present(world) if name not in world.exported]
+    name = pick(draw, able if able and not seldom(draw, 8) else present(world))
     node, old = world.nodes[name], world.size(world.nodes[name])
     ref, size = named(draw, world, name), new_size(draw, world, node)
     resize, low = Resize(node=ref, size=size), min(size, old)

@@ -21,6 +21,7 @@ from qbprop.machine.draws import (
     present,
     seldom,
 )
+from qbprop.machine.exports import one_step
 from qbprop.machine.guest import few, request
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
@@ -178,7 +179,9 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         offset = below(draw, size // SECTOR + 1) * SECTOR
         length = min(pick(draw, (JOB_CLUSTER, 1 << 20, SECTOR)), size - offset)
         return Read(node=job.target, offset=offset, length=length)
-    kind = below(draw, 12)
+    kind = below(draw, 13)
+    if kind == 11:
+        return one_step(draw, world)
     if kind < 5:
         return _near(draw, world, job)
     if kind < 7:

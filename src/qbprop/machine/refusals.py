@@ -18,6 +18,7 @@ from qbprop.machine.draws import (
     seldom,
     sited,
 )
+from qbprop.machine.exports import refused_export
 from qbprop.machine.topology import add_disk
 from qbprop_model.operations import (
     BAD_BITMAPS,
@@ -250,6 +251,7 @@ ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_request,
     refused_backup,
     refused_backup,
+    refused_export,
 )
 PROGRAMS: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_image,

@@ -6,6 +6,7 @@ from qbprop.machine import groups, guest, jobs
 from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import Draft, pick, seldom
+from qbprop.machine.exports import export_add
 from qbprop.machine.topology import add_disk
 from qbprop_model.operations import Operation
 from qbprop_model.world import World
@@ -14,7 +15,7 @@ from qbprop_model.world import World
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """One to three disks, most with bitmaps, some with an image to back up into; some writes.
 
-    Then often a job that stays, or the first link of a chain of backups.
+    Then seldom an export, often a job that stays, or the first link of a chain of backups.
     """
     draft = Draft(world)
     scratch = draft.world
@@ -26,6 +27,8 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if seldom(draw, 2):
             draft.add(create_image(draw, scratch, disk.layers[0].size))
     draft.add(*guest.few(draw, scratch))
+    if seldom(draw, 10):
+        draft.add(export_add(draw, scratch))
     if seldom(draw, 2):
         job = groups.group if seldom(draw, 3) else jobs.start_any
         return (*draft.operations, *job(draw, scratch))

@@ -4,6 +4,7 @@ A driver keeps one QEMU for many examples. `Driver.reset` brings it back to empt
 replaces it when that fails or when it died, hung or was left in an unknown state.
 """
 
+import importlib.util
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.contents import Difference
 from qbprop.qemu.explain import dirty_ranges
+from qbprop.qemu.export_clients import ExportClients
 from qbprop.qemu.features import Features
 from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.guest_hmp import HmpGuest
@@ -37,12 +39,22 @@ from qbprop.qemu.query import (
 from qbprop.qemu.readback import Reader
 from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents
-from qbprop_model.operations import AddDisk, CreateImage, Flush, Operation, Read, RebaseImage
+from qbprop_model.operations import (
+    AddDisk,
+    CreateImage,
+    ExportAdd,
+    ExportDel,
+    Flush,
+    Operation,
+    Read,
+    ReadDirtyExtents,
+    RebaseImage,
+)
 
 __all__ = ["Driver", "Observation", "Refused"]
 
 TRANSPORT_EVENTS = frozenset({"BLOCK_EXPORT_DELETED"})
-"""Events that the transport causes and no operation does."""
+"""Events that the transport causes; those of operations are waited for where they are due."""
 
 Bitmaps = Collection[tuple[str, str]]
 """Bitmaps as (node, bitmap name)."""
@@ -162,11 +174,22 @@ class Driver:
             with self._tainting():
                 outcome = performed()
                 self._under_way = False
-                if isinstance(operation, AddDisk) and outcome.refused is None:
-                    self._disks[operation.node] = operation.drive
+                if outcome.refused is None:
+                    self._note(operation)
                 return self._observation(outcome, digests, queries)
 
         return finish
+
+    def can_perform(self, operation: Operation) -> bool:
+        """Whether this QEMU, and what is installed here, allow for an operation."""
+        match operation:
+            case ReadDirtyExtents():
+                return importlib.util.find_spec("nbd") is not None
+            case ExportAdd(bitmaps=bitmaps):
+                far = any(bitmap.node is not None for bitmap in bitmaps)
+                features = self.features
+                return features.block_export_add and (features.export_bitmap_nodes or not far)
+        return True
 
     def observe(self, digests: Bitmaps = ()) -> Observation:
         """The state as it is, without an operation. Raises the gone exceptions."""
@@ -263,9 +286,11 @@ class Driver:
         self._process = QemuProcess(self._binaries, self._folder, self._timeout)
         monitor = self._process.monitor
         self._guest = self._guest_class(self._process, self._folder)
-        self._performer = Performer(monitor, self._guest, self._images)
+        self._clients = ExportClients(self._process, self._folder)
+        self._performer = Performer(monitor, self._guest, self._images, self._clients)
         self._reader = Reader(monitor, self._guest, self._images)
         self._disks: dict[str, str | None] = {}
+        self._exports: set[str] = set()
         self._tainted = self._under_way = False
         self.launches += 1
 
@@ -289,6 +314,7 @@ class Driver:
         return Observation(
             refused=outcome.refused,
             data=outcome.data,
+            extents=outcome.extents,
             events=tuple(e for e in outcome.events if e.name not in TRANSPORT_EVENTS),
             bitmaps=state.bitmaps if state else None,
             anonymous=state.anonymous if state else (),
@@ -301,12 +327,24 @@ class Driver:
             exchange=tuple(outcome.exchange),
         )
 
+    def _note(self, operation: Operation) -> None:
+        """Keep in mind what an operation has opened, or closed."""
+        match operation:
+            case AddDisk(node=node, drive=drive):
+                self._disks[node] = drive
+            case ExportAdd(export=export):
+                self._exports.add(export)
+            case ExportDel(export=export):
+                self._exports.discard(export)
+
     def _close_all(self) -> bool:
         """Close all that is known to be open; whether QEMU is empty then."""
         monitor = self._process.monitor
         try:
             self._performer.end_jobs()
             self._guest.detach_all()
+            while self._exports:
+                self._clients.delete(self._exports.pop())
         except RequestRefused:
             return False
         closing = [_close_disk(node, drive) for node, drive in self._disks.items()]
@@ -326,7 +364,7 @@ def _close_disk(node: str, drive: str | None) -> Command:
 
 def _reaches_no_node(operation: Operation) -> bool:
     """Whether an operation changes no open node, whatever becomes of it."""
-    return isinstance(operation, Read | Flush | CreateImage | RebaseImage)
+    return isinstance(operation, Read | Flush | CreateImage | RebaseImage | ReadDirtyExtents)
 
 
 def _guest_class(transport: str | None) -> Callable[[QemuProcess, Path], GuestIo]:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qbprop.qemu.monitor import Command, Error, Monitor
+from qbprop.qemu.nbd_server import SOCKET, START, context
 
 Ranges = Sequence[tuple[int, int]]
 SHOWN = 8
 """Ranges shown of a set; more are counted."""
 
 EXPORT = "explain"
-SOCKET = "nbd.sock"
 
 
 def dirty_ranges(
@@ -26,19 +26,12 @@ def dirty_ranges(
 
     Leaves an export behind. Raises the gone exceptions.
     """
-    address = {"type": "unix", "data": {"path": SOCKET}}
-    monitor.execute(Command("nbd-server-start", {"addr": address}))
+    monitor.execute(START)
     options: dict[str, object] = {"type": "nbd", "id": EXPORT, "node-name": node, "name": EXPORT}
     options |= {"bitmaps": [bitmap], "writable": True}
     if isinstance(monitor.execute(Command("block-export-add", options)), Error):
         return None
-    image = {
-        "driver": "nbd",
-        "server": {"type": "unix", "path": SOCKET},
-        "export": EXPORT,
-        "x-dirty-bitmap": f"qemu:dirty-bitmap:{bitmap}",
-    }
-    command = [str(qemu_img), "map", "--output=json", f"json:{json.dumps(image)}"]
+    command = [str(qemu_img), *map_arguments(EXPORT, bitmap)]
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, timeout=monitor.timeout, check=False
@@ -52,6 +45,17 @@ def dirty_ranges(
         for extent in json.loads(done.stdout)
         if not extent["data"]
     ]
+
+
+def map_arguments(export: str, bitmap: str) -> tuple[str, ...]:
+    """The arguments of ``qemu-img`` for a map of an exported bitmap (semantics 2.3)."""
+    image = {
+        "driver": "nbd",
+        "server": {"type": "unix", "path": SOCKET},
+        "export": export,
+        "x-dirty-bitmap": context(bitmap),
+    }
+    return ("map", "--output=json", f"json:{json.dumps(image)}")
 
 
 def subtract(ranges: Ranges, other: Ranges) -> Ranges:

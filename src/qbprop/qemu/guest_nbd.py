@@ -17,14 +17,13 @@ from qbprop.qemu.graph import CONFLICT, topmost
 from qbprop.qemu.guest import RANGE_LIMIT, TRANSFER_LIMIT, Source, pieces
 from qbprop.qemu.guest_hmp import HmpGuest
 from qbprop.qemu.monitor import Command, Event, QemuSilent
+from qbprop.qemu.nbd_server import SOCKET, serve
 from qbprop.qemu.observation import Refused, RequestRefused
 from qbprop.qemu.primitives import GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import accepted
 from qbprop_model.data import Bytes
-
-SOCKET = "nbd.sock"
-"""The NBD server's socket, beside the images."""
+from qbprop_model.ranges import Ranges, joined
 
 SLICE_MILLISECONDS = 100
 """Longest single wait: libnbd goes on waiting through a signal, which Python then sees late."""
@@ -33,16 +32,26 @@ DEPTH = "qemu:allocation-depth"
 """The context that tells which layer has a range: 0 none, 1 the top one."""
 
 STATUS_LIMIT = (1 << 32) - (1 << 21)
-"""Most bytes in one question for the allocation; whole clusters of any size."""
+"""Most bytes in one question for the status; whole clusters of any size."""
+
+DIRTY = 1
+"""The flag of dirty extents in the metadata contexts of bitmaps."""
 
 
 class NbdConnection:
     """A connection to one export. Methods raise RequestRefused and the gone exceptions.
 
-    ``export`` is its name; ``lost`` tells that the server closed the connection.
+    ``export`` is its name; ``lost`` tells that the server closed the connection. The status of
+    extents can be asked for in the metadata contexts ``contexts``.
     """
 
-    def __init__(self, process: QemuProcess, folder: Path, export: str) -> None:
+    def __init__(
+        self,
+        process: QemuProcess,
+        folder: Path,
+        export: str,
+        contexts: Sequence[str] = (nbd.CONTEXT_BASE_ALLOCATION, DEPTH),
+    ) -> None:
         """Connect; raises nbd.Error when the server refuses."""
         self._process = process
         self.export = export
@@ -51,7 +60,7 @@ class NbdConnection:
         self._handle.set_strict_mode(0)
         self._handle.set_pread_initialize(False)
         self._handle.set_export_name(export)
-        for context in (nbd.CONTEXT_BASE_ALLOCATION, DEPTH):
+        for context in contexts:
             self._handle.add_meta_context(context)
         descriptor = os.open(folder, os.O_PATH)
         try:
@@ -92,30 +101,42 @@ class NbdConnection:
             case kind:
                 raise ValueError(f"NBD has no request {kind!r}")
 
-    def data_extents(self) -> list[tuple[int, int]]:
-        """Ranges (start, end), ascending, that are not said to read as zeroes."""
-        return self._extents(nbd.CONTEXT_BASE_ALLOCATION, lambda flags: not flags & nbd.STATE_ZERO)
+    def has_context(self, context: str) -> bool:
+        """Whether the export has one of the metadata contexts."""
+        return bool(self._handle.can_meta_context(context))
 
-    def allocated(self) -> list[tuple[int, int]] | None:
-        """Ranges (start, end), ascending, of the top layer; None where QEMU does not tell."""
-        if not self._handle.can_meta_context(DEPTH):
-            return None
-        return self._extents(DEPTH, lambda depth: depth == 1)
+    def data_extents(self) -> Ranges:
+        """Ranges that are not said to read as zeroes."""
+        return self._all(nbd.CONTEXT_BASE_ALLOCATION, lambda flags: not flags & nbd.STATE_ZERO)
 
-    def _extents(self, context: str, wanted: Callable[[int], bool]) -> list[tuple[int, int]]:
-        """The ranges for which a context says what is wanted, joined where they meet."""
-        found: list[tuple[int, int]] = []
-        position, size = 0, self.size
-        while position < size:
-            length = min(size - position, STATUS_LIMIT)
+    def allocated(self) -> Ranges | None:
+        """Ranges of the top layer; None where QEMU does not tell."""
+        return self._all(DEPTH, lambda depth: depth == 1) if self.has_context(DEPTH) else None
+
+    def dirty_extents(self, context: str, offset: int, length: int) -> Ranges:
+        """The parts of a range that a bitmap's context calls dirty."""
+        return self._extents(context, offset, offset + length, lambda flags: bool(flags & DIRTY))
+
+    def _all(self, context: str, wanted: Callable[[int], bool]) -> Ranges:
+        return self._extents(context, 0, self.size, wanted) if self.size else ()
+
+    def _extents(
+        self, context: str, offset: int, end: int, wanted: Callable[[int], bool]
+    ) -> Ranges:
+        """Where a context says what is wanted; the server is asked until all is told."""
+        told: list[tuple[int, int]] = []
+        position = offset
+        while position == offset or position < end:
+            asked = position
+            length = min(end - position, STATUS_LIMIT)
             for extent, flags in self._block_status(context, position, length):
-                start, position = position, min(position + extent, size)
-                if not wanted(flags):
-                    continue
-                if found and found[-1][1] == start:
-                    start = found.pop()[0]
-                found.append((start, position))
-        return found
+                start, position = position, min(position + extent, end)
+                if wanted(flags):
+                    told.append((start, position))
+            if position == asked:
+                problem = f"no status of byte {position} was told"
+                raise RequestRefused(Refused("guest", "EPROTO", problem))
+        return joined(told)
 
     def _block_status(self, context: str, offset: int, length: int) -> Iterable[tuple[int, int]]:
         """Lengths and flags of the extents from ``offset`` on; as many as the server tells."""
@@ -138,8 +159,8 @@ class NbdConnection:
         except nbd.Error as error:
             self.lost = handle.aio_is_dead() or handle.aio_is_closed()
             if self.lost:
-                _raise_if_gone(self._process)
-            raise _refused(error) from error
+                raise_if_gone(self._process)
+            raise refused_by(error) from error
 
     def _poll(self, what: str) -> None:
         seconds = self._process.monitor.timeout
@@ -149,12 +170,13 @@ class NbdConnection:
                 raise QemuSilent(f"NBD {what} of {self.export}", seconds)
 
 
-def _raise_if_gone(process: QemuProcess) -> None:
+def raise_if_gone(process: QemuProcess) -> None:
     """Raise QemuDied if QEMU went away, and not a connection alone."""
     process.monitor.execute(Command("query-version"))
 
 
-def _refused(error: nbd.Error) -> RequestRefused:
+def refused_by(error: nbd.Error) -> RequestRefused:
+    """The refusal of a request that ended with this error."""
     return RequestRefused(Refused("guest", error.errno or "ENOTCONN", error.string))
 
 
@@ -230,8 +252,7 @@ class NbdGuest:
 
     def _export(self, node: str) -> None:
         if not self._started:
-            address = {"type": "unix", "data": {"path": SOCKET}}
-            self._execute([Command("nbd-server-start", {"addr": address})])
+            serve(self._process.monitor)
             self._started = True
         self._count += 1
         identifier = f"{node}.{self._count}"
@@ -279,7 +300,7 @@ class NbdGuest:
             try:
                 connection = NbdConnection(self._process, self._folder, node)
             except nbd.Error as error:
-                _raise_if_gone(self._process)
-                raise _refused(error) from error
+                raise_if_gone(self._process)
+                raise refused_by(error) from error
             self._connections[node] = connection
         return connection

@@ -8,6 +8,7 @@ from qbprop.qemu.monitor import Command, Error, Event
 from qbprop.qemu.primitives import HumanCommand, Primitive
 from qbprop_model.data import Bytes
 from qbprop_model.expectation import BitmapState
+from qbprop_model.ranges import Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ class Exchange:
 class Observation:
     """The outcome of one operation, and QEMU's state behind it.
 
-    ``refused``: the operation's own error. ``data``: what a read returned. ``events``: all
-    events but those of the transport, in order. ``bitmaps``: the named bitmaps of every disk
+    ``refused``: the operation's own error. ``data``: what a read returned. ``extents``:
+    the dirty byte ranges that a client was told. ``events``: all events but those of the
+    transport, in order. ``bitmaps``: the named bitmaps of every disk
     by node name, None when not queried. ``anonymous``: (node, entry) of each bitmap without a
     name. ``sizes``: bytes of every disk. ``other_nodes``: nodes named by us that are no disk.
     ``digests``: what was asked for. ``jobs``: what ``query-jobs`` lists, None when not asked.
@@ -79,6 +81,7 @@ class Observation:
 
     refused: Refused | None = None
     data: Bytes | None = None
+    extents: Ranges | None = None
     events: tuple[Event, ...] = ()
     bitmaps: Mapping[str, Mapping[str, BitmapState]] | None = None
     anonymous: tuple[tuple[str, Mapping[str, Any]], ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qbprop.qemu.export_clients import ExportClients
 from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.images import Images
 from qbprop.qemu.monitor import Command, Error, Event, Monitor, QemuSilent, Reply
@@ -12,9 +13,11 @@ from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
+    AwaitExportGone,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
+    DirtyExtents,
     GuestRequest,
     HumanCommand,
     MakeImage,
@@ -23,6 +26,7 @@ from qbprop.qemu.primitives import (
     Program,
     ReattachGuest,
     ReleaseGuest,
+    ServeExports,
     UntilConcluded,
     resolve,
 )
@@ -35,6 +39,7 @@ from qbprop.qemu.query import (
     refusal,
 )
 from qbprop_model.data import Bytes
+from qbprop_model.ranges import Ranges
 
 MOVING = ("created", "running", "paused")
 """The statuses in which a job may still copy."""
@@ -49,6 +54,7 @@ class Outcome:
 
     refused: Refused | None = None
     data: Bytes | None = None
+    extents: Ranges | None = None
     events: list[Event] = field(default_factory=list)
     aftermath: list[Refused] = field(default_factory=list)
     exchange: list[Exchange] = field(default_factory=list)
@@ -58,10 +64,13 @@ class Outcome:
 class Performer:
     """Carries out plans on one QEMU. Every method raises the gone exceptions."""
 
-    def __init__(self, monitor: Monitor, guest: GuestIo, images: Images) -> None:
+    def __init__(
+        self, monitor: Monitor, guest: GuestIo, images: Images, clients: ExportClients
+    ) -> None:
         self._monitor = monitor
         self._guest = guest
         self._images = images
+        self._clients = clients
         self._rests: Mapping[str, str] | None = None
         self._postponed: list[UntilConcluded] = []
         self.jobs: dict[str, str] = {}
@@ -193,6 +202,13 @@ class Performer:
                 self._guest.reattach(name)
             case ReleaseGuest(name):
                 self._guest.release(name)
+            case ServeExports():
+                self._clients.serve()
+            case DirtyExtents(export, bitmap, offset, length):
+                outcome.extents = self._clients.dirty_extents(export, bitmap, offset, length)
+                return outcome.extents
+            case AwaitExportGone(export):
+                self._clients.await_gone(export)
             case AwaitJobs():
                 self._await_jobs(outcome, None)
             case AwaitRest():

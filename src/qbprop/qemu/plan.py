@@ -13,9 +13,11 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
+    AwaitExportGone,
     AwaitJobs,
     AwaitRest,
     DetachGuest,
+    DirtyExtents,
     FormatOf,
     GuestKind,
     GuestRequest,
@@ -26,6 +28,7 @@ from qbprop.qemu.primitives import (
     Program,
     ReattachGuest,
     ReleaseGuest,
+    ServeExports,
     UntilConcluded,
 )
 from qbprop_model import operations as op
@@ -150,6 +153,34 @@ def _(operation: op.BitmapAction) -> Plan:
     return Plan(_command(operation))
 
 
+@plan.register
+def _(operation: op.ExportAdd) -> Plan:
+    bitmaps = [_reference(each) for each in operation.bitmaps]
+    arguments = {
+        "type": "nbd",
+        "id": operation.export,
+        "name": operation.export if operation.name is None else operation.name,
+        "node-name": operation.node,
+        "writable": operation.writable,
+        "bitmaps": bitmaps,
+    }
+    main = Command("block-export-add", arguments)
+    return Plan(main, prepare=((ServeExports(), None),))
+
+
+@plan.register
+def _(operation: op.ExportDel) -> Plan:
+    main = Command("block-export-del", {"id": operation.export, "mode": operation.mode})
+    return Plan(main, then=(AwaitExportGone(operation.export),))
+
+
+@plan.register
+def _(operation: op.ReadDirtyExtents) -> Plan:
+    offset, length = operation.offset, operation.length
+    main = DirtyExtents(operation.export, operation.bitmap, offset, length)
+    return Plan(main, prepare=((ServeExports(), None),))
+
+
 @plan.register(op.DriveBackup)
 @plan.register(op.BlockdevBackup)
 def _(operation: op.Backup) -> Plan:
@@ -262,10 +293,7 @@ def _command(action: op.Action) -> Command:
         case op.BitmapDisable(node=node, name=name):
             return Command("block-dirty-bitmap-disable", {"node": node, "name": name})
         case op.BitmapMerge(node=node, target=target, sources=sources):
-            bitmaps = [
-                each.name if each.node is None else {"node": each.node, "name": each.name}
-                for each in sources
-            ]
+            bitmaps = [_reference(each) for each in sources]
             arguments = {"node": node, "target": target, "bitmaps": bitmaps}
             return Command("block-dirty-bitmap-merge", arguments)
         case op.DriveBackup():
@@ -276,6 +304,12 @@ def _command(action: op.Action) -> Command:
             return Command("blockdev-backup", {"target": action.target} | _backup(action))
         case op.Abort():
             return Command("abort")
+
+
+def _reference(bitmap: op.MergeSource | op.ExportedBitmap) -> str | dict[str, object]:
+    """A bitmap of the node in question by its name, else by both names."""
+    name, node = bitmap.name, bitmap.node
+    return name if node is None else {"node": node, "name": name}
 
 
 def _backup(action: op.Backup) -> dict[str, object]:

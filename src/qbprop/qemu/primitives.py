@@ -136,6 +136,31 @@ class UntilConcluded:
     undo: "Primitive"
 
 
+@dataclass(frozen=True, slots=True)
+class ServeExports:
+    """Start QEMU's NBD server, unless it runs already."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyExtents:
+    """A client of NBD export ``export`` asks which bytes of a range are dirty in a bitmap.
+
+    It stays connected until the export is gone.
+    """
+
+    export: str
+    bitmap: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitExportGone:
+    """Wait until the export with this id is deleted."""
+
+    export: str
+
+
 Primitive = (
     Command
     | HumanCommand
@@ -150,6 +175,9 @@ Primitive = (
     | AwaitRest
     | AwaitCopy
     | UntilConcluded
+    | ServeExports
+    | DirtyExtents
+    | AwaitExportGone
 )
 
 

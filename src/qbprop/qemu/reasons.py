@@ -71,6 +71,20 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _guest("qemu-io", rf"^Error: Cannot find device='?{_ANY}'? nor node[-_]name=''$"),
         _guest("qemu-io", rf"^Error: Cannot find device=(''|) nor node[-_]name='?{_ANY}'?$"),
     ),
+    Reason.EXPORT_ID_INVALID: (_qmp(r"^Invalid block export id$"),),
+    Reason.EXPORT_ID_TAKEN: (_qmp(rf"^Block export id '{_ANY}' is already in use$"),),
+    Reason.EXPORT_NAME_TAKEN: (_qmp(rf"^NBD server already has export named '{_ANY}'$"),),
+    Reason.EXPORT_NODE_NOT_FOUND: (
+        _qmp(rf"^Cannot find device='?'? nor node[-_]name='?{_ANY}'?$"),
+    ),
+    Reason.EXPORT_BITMAP_NOT_FOUND: (_qmp(rf"^Bitmap '{_ANY}' is not found$"),),
+    Reason.EXPORT_READ_ONLY: (
+        _qmp(rf"^Enabled bitmap '{_ANY}' incompatible with readonly export$"),
+    ),
+    Reason.EXPORT_NOT_FOUND: (_qmp(rf"^Export '{_ANY}' is not found$"),),
+    Reason.EXPORT_IN_USE: (_qmp(rf"^export '{_ANY}' still in use"),),
+    Reason.NO_SUCH_EXPORT: (_guest("ENOENT", rf"server has no export named '{_ANY}'"),),
+    Reason.NO_SUCH_CONTEXT: (_guest("ENOENT", rf"^export '[^']*' has no bitmap '{_ANY}'$"),),
     Reason.BITMAP_EXISTS: (_qmp(rf"^Bitmap already exists: {_ANY}$"),),
     Reason.BITMAP_NAME_EMPTY: (_qmp(r"^Bitmap name cannot be empty"),),
     Reason.BITMAP_NAME_TOO_LONG: (_qmp(r"^Bitmap name too long"),),
@@ -92,6 +106,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
         _guest("EIO", r"^(read|write|discard) failed: "),
         _guest("qemu-io", r"^Parsing error: argument too large"),
+    ),
+    Reason.EMPTY_RANGE: (
+        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
     ),
     Reason.NOT_SUPPORTED: (_guest("ENOTSUP", r"^write failed: "),),
     Reason.NOT_SECTOR_ALIGNED: (
