@@ -30,7 +30,10 @@ STORIES = (
     [HEALTHY[:3], IN_FLIGHT[:6]],
     [IN_FLIGHT[:9], HEALTHY[:3]],
     [IN_FLIGHT],
+    [HEALTHY[:7]],
+    [HEALTHY[:14]],
 )
+"""Some end with a guest's request that succeeds, or is refused."""
 
 MISTAKES = (
     ("jobs", "['status'], 'pending'", "['status'], 'running'"),
@@ -119,6 +122,18 @@ def test_a_test_passes_where_qemu_behaves(suite: Path, sources: Sources) -> None
     output = check(suite, sources, names)
     sys.stdout.write(output)
     assert f"Passed all {len(names)} iotests" in output
+
+
+@pytest.mark.parametrize(("length", "printed"), [(7, 1), (14, 0)])
+def test_the_answer_to_a_guest_is_checked(
+    suite: Path, sources: Sources, length: int, printed: int
+) -> None:
+    text = iotest.render(tell([HEALTHY[:length]], "reply"), ABOUT)
+    due = f"assertEqual(printed, {printed})"
+    assert due in text
+    test = put(suite, "reply", text.replace(due, f"assertEqual(printed, {1 - printed})"))
+    output = check(suite, sources, [test])
+    assert "Failed 1 of 1 iotests" in output
 
 
 @pytest.mark.parametrize(("name", "old", "new"), MISTAKES, ids=lambda text: text[:16])

@@ -4,12 +4,14 @@ import re
 from collections.abc import Sequence
 from textwrap import indent
 
+from qbprop.export.checks import Silent
 from qbprop.export.iotest_checks import verify
 from qbprop.export.iotest_steps import Test, perform, qmp, refused
 from qbprop.export.sh_script import comment
 from qbprop.export.story import About, Scene, Story
+from qbprop.qemu.guest_hmp import report
 from qbprop.qemu.monitor import Command
-from qbprop.qemu.primitives import Primitive, UntilConcluded
+from qbprop.qemu.primitives import GuestRequest, Primitive, UntilConcluded
 from qbprop.replay_view import show_operation
 from qbprop_model.expectation import Refusal
 
@@ -170,6 +172,8 @@ def render(story: Story, about: About) -> str:
         test.close()
         for check in story.closed:
             verify(check, test)
+    if Silent() in story.last:
+        _answered(test, story)
     steps = "\n".join(test.lines).strip("\n")
     methods = _needed(steps)
     return _TEMPLATE.format(
@@ -181,6 +185,20 @@ def render(story: Story, about: About) -> str:
         seconds=SECONDS,
         steps=indent(steps, " " * 8),
     )
+
+
+def _answered(test: Test, story: Story) -> None:
+    """Check whether the last request of a guest succeeded: the monitor's qemu-io only prints it."""
+    requests = [
+        (report(scene.plan.main, scene.plan.main.offset, scene.plan.main.length), scene.refusal)
+        for example in story.examples
+        for scene in example
+        if isinstance(scene.plan.main, GuestRequest)
+    ]
+    if isinstance(story.examples[-1][-1].plan.main, GuestRequest) and requests[-1][0]:
+        line = requests[-1][0]
+        test.add("self.vm.shutdown()", f"printed = self.vm.get_log().count({line + chr(10)!r})")
+        test.add(f"self.assertEqual(printed, {requests.count((line, None))})")
 
 
 def _needed(steps: str) -> str:
