@@ -51,6 +51,10 @@ soak: ready ## campaigns with one seed after another, until SOAK_STEPS steps are
 sensitivity: ready ## how soon live QEMU contradicts each wrong rule (ARGS="--seeds 3")
 	@$(PYTHON) scripts/sensitivity.py --docs $(ARGS)
 
+.PHONY: reproducers
+reproducers: ready ## run each exported script 20 times (ARGS="--times 3 always-undone")
+	@$(PYTHON) scripts/reproducers.py $(ARGS)
+
 .PHONY: bench
 bench: ready ## what a step costs beside the bare traffic with QEMU (ARGS="--memory 10000")
 	@$(PYTHON) -m benchmarks $(ARGS)

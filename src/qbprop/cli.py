@@ -203,7 +203,7 @@ def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: b
         sys.exit(Exit.AGREED)
     click.echo("\n".join(show_disagreement(finding)))
     named = wanted.header.finding
-    if any_finding or named is None or named.id == finding.id:
+    if any_finding or named is None or finding.is_named(named.id, named.title):
         sys.exit(Exit.FOUND)
     problem = QbpropError(
         f"this is not the finding that the trace names ({named.title}, {named.id}) but "

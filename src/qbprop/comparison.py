@@ -45,7 +45,7 @@ def judge(path: str, trace: Trace, *, any_finding: bool = False) -> Verdict:
     if finding is None:
         return Verdict(path, version, BEHAVES, "behaves")
     named = trace.header.finding
-    if any_finding or named is None or named.id == finding.id:
+    if any_finding or named is None or finding.is_named(named.id, named.title):
         return Verdict(path, version, SHOWS, "shows the finding")
     return Verdict(path, version, UNTRIED, f"disagrees in another way: {finding.title}")
 

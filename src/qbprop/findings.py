@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from qbprop_model.operations import Operation
 
+_IN = " in "
+
 
 @dataclass(eq=False)
 class Finding(Exception):  # noqa: N818 - the field's word for it
@@ -23,6 +25,7 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     ``bitmap`` is the (node, bitmap) whose dirty clusters are wrong, ``image`` the disk or target
     whose bytes are; ``lost`` and ``spare`` are byte ranges ``(start, end)``, as far as they are
     known: clean but to be dirty, dirty but to be clean; bytes that differ are ``spare``.
+    ``functions`` are those that QEMU died in, the innermost first, where they are known.
     ``expected`` and ``observed`` are texts for people. ``step`` counts from 1;
     ``trace`` is every operation up to and including that step.
     """
@@ -40,18 +43,38 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     image: str = ""
     lost: tuple[tuple[int, int], ...] = ()
     spare: tuple[tuple[int, int], ...] = ()
+    functions: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
-        """The identity of the bug: a short hash of kind, operation and aspect."""
-        identity = f"{self.kind}|{self.operation}|{self.aspect}"
-        return hashlib.sha256(identity.encode()).hexdigest()[:12]
+        """The identity of the bug: a short hash of kind, operation, and aspect or functions."""
+        return _hash(f"{self.kind}|{self.operation}|{self._what}")
+
+    @property
+    def coarse_id(self) -> str:
+        """The id that it has where the functions cannot be told."""
+        return _hash(f"{self.kind}|{self.operation}|{self.aspect}")
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Both ids."""
+        return frozenset({self.id, self.coarse_id})
 
     @property
     def title(self) -> str:
         """One line for lists."""
-        what = f": {self.aspect}" if self.aspect else ""
+        what = f": {self._what}" if self._what else ""
         return f"{self.kind} after {self.operation}{what}"
+
+    @property
+    def _what(self) -> str:
+        """The aspect; of a crash in known functions the signal and these, whatever was due."""
+        signal = self.aspect.partition(", ")[0]
+        return f"{signal}{_IN}{' < '.join(self.functions)}" if self.functions else self.aspect
+
+    def is_named(self, identity: str, title: str) -> bool:
+        """Whether a finding of this id and title is the same, as far as both are known."""
+        return identity in self.ids
 
     def __str__(self) -> str:
         shown = f"{self.title} ({self.symptom})" if self.symptom else self.title
@@ -111,6 +134,12 @@ class CrashFinding(Finding):
 
     kind = "crash"
 
+    def is_named(self, identity: str, title: str) -> bool:
+        """As of any finding; where no functions are known here, they do not matter."""
+        unknown = not self.functions and _IN in title
+        alike = title.partition(_IN)[0] == self.title.partition(", ")[0]
+        return super().is_named(identity, title) or (unknown and alike)
+
 
 class HangFinding(Finding):
     """QEMU did not answer in time."""
@@ -120,6 +149,10 @@ class HangFinding(Finding):
 
 KINDS: dict[str, type[Finding]] = {cls.kind: cls for cls in Finding.__subclasses__()}
 """Every kind of finding, by its name."""
+
+
+def _hash(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 
 def normalise(text: str) -> str:

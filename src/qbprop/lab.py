@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qbprop.autopsy import Autopsy
 from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.driver import Driver
@@ -107,4 +108,6 @@ class Lab:
         :raises EnvironmentProblem: as :meth:`driver`.
         """
         with self.driver() as driver:
-            yield Session(driver, rules)
+            session = Session(driver, rules)
+            session.locate = Autopsy(self, rules)
+            yield session

@@ -60,9 +60,21 @@ def rests(expected: Expectation) -> dict[str, str]:
     return found
 
 
+_ASSERTIONS = (
+    r"(\w+): Assertion `(.*)' failed",
+    r"^ERROR:[^:]*:\d+:(\w+): (?:assertion failed:? )?\(?(.*?)(?:\)|\): .*)?$",
+)
+"""The C library's, and GLib's, which may be followed by the values."""
+
+
 def cause_of_death(died: QemuDied) -> str:
-    """The failed assertion or the signal, free of paths, line numbers and versions."""
-    found = re.search(r"(\w+): Assertion `(.*)' failed", died.stderr)
+    """What a sanitizer found, the failed assertion, or the signal.
+
+    Free of paths, line numbers and versions.
+    """
+    found = re.search(r"SUMMARY: \w+Sanitizer: ([\w-]+).* in (\w+)", died.stderr)
+    for pattern in _ASSERTIONS:
+        found = found or re.search(pattern, died.stderr, re.MULTILINE)
     if found:
         return f"{found[1]}: {found[2]}"
     if died.returncode is not None and died.returncode < 0:
@@ -82,6 +94,9 @@ class _Performed:
 
 
 Observer = Callable[[Step], None]
+
+Locate = Callable[[CrashFinding], tuple[str, ...]]
+"""Tells in which functions QEMU died of a signal, the innermost first, if that can be told."""
 
 Accepts = Callable[[Expectation, Collection[Hazard]], bool]
 """Whether an operation is wanted that leads to this, and provokes these."""
@@ -106,6 +121,7 @@ class Session:
         self.explain = explain
         self.rules = rules or Rules()
         self.observer = observer
+        self.locate: Locate = lambda _: ()
         self.world = World(self.rules)
         self.shunned: frozenset[Hazard] = frozenset()
         """Hazards that the QEMU at hand is known to fall for."""
@@ -283,7 +299,8 @@ class Session:
 
     def _life(self, name: str, due: str, gone: QemuGone) -> Finding:
         if isinstance(gone, QemuDied):
-            aspect = f"{cause_of_death(gone)}, {due}"
+            cause = cause_of_death(gone)
+            aspect = cause if ": " in cause else f"{cause}, {due}"
             return CrashFinding(name, aspect, "QEMU lives", f"{gone}\n{gone.stderr[-4000:]}")
         return HangFinding(name, f"{type(gone).__name__}, {due}", "a reply in time", str(gone))
 
@@ -307,4 +324,6 @@ class Session:
             finding.operation, finding.aspect = hazard.label, ""
         finding.step = len(self.trace)
         finding.trace = tuple(self.trace)
+        if isinstance(finding, CrashFinding) and finding.aspect.startswith("SIG"):
+            finding.functions = self.locate(finding)
         return finding

@@ -2,7 +2,7 @@
 
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
@@ -19,6 +19,8 @@ from qbprop_model.operations import AddDisk, BitmapAdd, BitmapClear, Layer, Writ
 from qbprop_model.rules import Rules
 
 GRANULARITY = 65536
+
+Transport = Literal["nbd", "hmp"]
 
 
 class SmallMachine(MachineBase):
@@ -56,7 +58,7 @@ class ForgetsPartialCluster(Rules):
         return slice(ceil_div(offset, granularity), (offset + length) // granularity)
 
 
-def run(out: Path, **options: Any) -> Summary:
+def run(out: Path, transport: Transport | None = None, **options: Any) -> Summary:
     """A campaign of the small machine on the QEMU that is installed."""
     chosen: dict[str, Any] = {
         "machine": SmallMachine,
@@ -65,5 +67,5 @@ def run(out: Path, **options: Any) -> Summary:
         "profile": "qbprop-dev",
     }
     chosen |= options
-    lab = Lab(find_binaries(None))
+    lab = Lab(find_binaries(None), transport)
     return Campaign(lab, Options(out=out, **chosen), Console(file=StringIO())).run()

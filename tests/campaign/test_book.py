@@ -36,6 +36,7 @@ def test_a_finding_is_written_when_it_is_met(tmp_path: Path) -> None:
         "image": "",
         "lost": [],
         "spare": [],
+        "functions": [],
         "rate": None,
         "known": False,
         "certificate": None,

@@ -89,3 +89,13 @@ def test_images_go_to_memory_where_there_is_room(monkeypatch: pytest.MonkeyPatch
 
 def test_the_type_of_a_file_system() -> None:
     assert file_system(Path("/proc/self")) == "proc"
+
+
+def test_without_gdb_a_campaign_can_run_all_the_same(tmp_path: Path) -> None:
+    for program in ("qemu-system-x86_64", "qemu-img", "qemu-io", "setpriv"):
+        found = shutil.which(program)
+        if found is not None:
+            (tmp_path / program).symlink_to(found)
+    gdb = line(examine(None, {"PATH": str(tmp_path)}), "gdb")
+    assert gdb.mark is Mark.MISSING
+    assert "apt install gdb" in gdb.remedy

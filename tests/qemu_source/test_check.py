@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.export.stories import HEALTHY, IN_FLIGHT
 from tests.qemu_source.conftest import Sources
 
 from qbprop.export import iotest
 from qbprop.export.certify import export_iotest
 from qbprop.export.iotest import EXPECTED_OUTPUT
-from qbprop.export.story import tell
+from qbprop.export.story import About, tell
+from qbprop.findings import KINDS
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 from qbprop.trace import read_trace
@@ -20,6 +22,27 @@ from qbprop.trace import read_trace
 ROOT = Path(__file__).parents[2]
 BUGS = sorted((ROOT / "src/qbprop/known_traces").glob("*.jsonl"))
 WRONG = sorted((ROOT / "tests/export/variants").glob("*.jsonl"))
+
+ABOUT = About(id="0123456789ab", kind="", title="a test")
+
+STORIES = (
+    [HEALTHY, HEALTHY[:3]],
+    [HEALTHY[:3], IN_FLIGHT[:6]],
+    [IN_FLIGHT[:9], HEALTHY[:3]],
+    [IN_FLIGHT],
+    [HEALTHY[:7]],
+    [HEALTHY[:14]],
+)
+"""Some end with a guest's request that succeeds, or is refused."""
+
+MISTAKES = (
+    ("jobs", "['status'], 'pending'", "['status'], 'running'"),
+    ("jobs", "set(['job0'])", "set([])"),
+    ("events", "waiting pending", "waiting waiting pending"),
+    ("count", "len(bitmaps), 2", "len(bitmaps), 1"),
+    ("fields", "['busy'], True", "['busy'], False"),
+)
+"""Of a test with a job in flight: its kind, what it expects there, and what is wrong."""
 
 CHECK_SECONDS = 600
 
@@ -64,21 +87,17 @@ def check(suite: Path, sources: Sources, tests: list[str]) -> str:
     return done.stdout + done.stderr
 
 
-def outlived(path: Path) -> bool:
-    """Whether a job outlives an operation, which a test for the suite cannot show yet."""
-    return tell(read_trace(path).examples, "").has_jobs_in_flight
+def put(suite: Path, name: str, text: str) -> str:
+    """The test of this text in the suite; its name there."""
+    test = suite / "tests" / f"qbprop-{name}"
+    test.write_text(text)
+    test.chmod(0o755)
+    test.with_name(f"{test.name}.out").write_text(EXPECTED_OUTPUT)
+    return test.name
 
 
-def put(suite: Path, lab: Lab, paths: list[Path]) -> list[str]:
-    names = []
-    for path in paths:
-        name = f"qbprop-{path.stem}"
-        test = suite / "tests" / name
-        test.write_text(export_iotest(lab, read_trace(path)).text)
-        test.chmod(0o755)
-        (suite / "tests" / f"{name}.out").write_text(EXPECTED_OUTPUT)
-        names.append(name)
-    return names
+def exported(suite: Path, lab: Lab, path: Path) -> str:
+    return put(suite, path.stem, export_iotest(lab, read_trace(path)).text)
 
 
 def test_a_test_fails_where_the_bug_is(
@@ -86,7 +105,7 @@ def test_a_test_fails_where_the_bug_is(
 ) -> None:
     monkeypatch.setattr(iotest, "SECONDS", 10)
     lab = Lab(find_binaries(str(sources.build)), timeout=2.0)
-    names = put(suite, lab, [path for path in BUGS if not outlived(path)])
+    names = [exported(suite, lab, path) for path in BUGS]
     output = check(suite, sources, names)
     sys.stdout.write(output)
     assert f"Failed {len(names)} of {len(names)} iotests" in output
@@ -94,7 +113,37 @@ def test_a_test_fails_where_the_bug_is(
 
 
 def test_a_test_passes_where_qemu_behaves(suite: Path, sources: Sources) -> None:
-    names = put(suite, Lab(find_binaries(str(sources.build))), WRONG)
+    lab = Lab(find_binaries(str(sources.build)))
+    names = [exported(suite, lab, path) for path in WRONG]
+    for kind in KINDS:
+        for number, examples in enumerate(STORIES):
+            text = iotest.render(tell(examples, kind), ABOUT)
+            names.append(put(suite, f"{kind}-{number}", text))
     output = check(suite, sources, names)
     sys.stdout.write(output)
     assert f"Passed all {len(names)} iotests" in output
+
+
+@pytest.mark.parametrize(("length", "printed"), [(7, 1), (14, 0)])
+def test_the_answer_to_a_guest_is_checked(
+    suite: Path, sources: Sources, length: int, printed: int
+) -> None:
+    text = iotest.render(tell([HEALTHY[:length]], "reply"), ABOUT)
+    due = f"assertEqual(printed, {printed})"
+    assert due in text
+    test = put(suite, "reply", text.replace(due, f"assertEqual(printed, {1 - printed})"))
+    output = check(suite, sources, [test])
+    assert "Failed 1 of 1 iotests" in output
+
+
+@pytest.mark.parametrize(("name", "old", "new"), MISTAKES, ids=lambda text: text[:16])
+def test_a_check_that_is_made_wrong_fails(
+    suite: Path, sources: Sources, name: str, old: str, new: str
+) -> None:
+    before, heading, after = iotest.render(tell([IN_FLIGHT[:5]], name), ABOUT).partition(
+        "# What must be true now"
+    )
+    assert old in after
+    test = put(suite, name, before + heading + after.replace(old, new))
+    output = check(suite, sources, [test])
+    assert "Failed 1 of 1 iotests" in output

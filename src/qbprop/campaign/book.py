@@ -112,6 +112,7 @@ class Book:
             "image": finding.image,
             "lost": finding.lost,
             "spare": finding.spare,
+            "functions": finding.functions,
             "stderr": entry.stderr[-STDERR_TAIL:],
             "rate": record.rate,
             "known": record.known,

@@ -50,17 +50,19 @@ def confirm(
     reused: Play,
     seconds: float = CONFIRM_SECONDS,
     *,
+    exact: Play | None = None,
     sensible: Callable[[Examples], bool] = lambda _: True,
     told: Callable[[str], None] = lambda _: None,
 ) -> Confirmation:
     """Replay what is known of a finding, alone and with what QEMU had done before.
 
     ``fresh`` plays on a new QEMU; ``reused`` may play on one that was reset, which is quicker.
+    Both may take one crash for another; ``exact``, by default ``fresh``, does not.
     A sequence that shows the finding is made as short and simple as there is time for, and
     certified; only what is ``sensible`` is tried. What never comes back keeps its trace as it
     was met, and has the rate 0. ``told`` hears what is being done.
     """
-    return _Confirming(entry, fresh, reused, seconds, sensible, told).run()
+    return _Confirming(entry, fresh, reused, exact or fresh, seconds, sensible, told).run()
 
 
 class _Confirming:
@@ -69,6 +71,7 @@ class _Confirming:
         entry: Entry,
         fresh: Play,
         reused: Play,
+        exact: Play,
         seconds: float,
         sensible: Callable[[Examples], bool],
         told: Callable[[str], None],
@@ -79,6 +82,7 @@ class _Confirming:
         self._last = entry.finding
         self._fresh = fresh
         self._reused = reused
+        self._exact = exact
         self._sensible = sensible
         self._told = told
         now = time.monotonic()
@@ -101,7 +105,7 @@ class _Confirming:
 
     def _sure(self, examples: Examples, play: Play) -> Confirmation:
         simpler = self._simplified(examples, play)
-        if simpler != examples and self._shows(simpler, self._fresh):
+        if simpler != examples and self._shows(simpler, self._exact):
             return self._certified(simpler)
         return self._certified(examples)
 

@@ -16,6 +16,7 @@ from types import FrameType
 from hypothesis.database import DirectoryBasedExampleDatabase
 from rich.console import Console
 
+from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
@@ -34,7 +35,7 @@ from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
 from qbprop.replay import play
-from qbprop.session import Session
+from qbprop.session import Locate, Session
 from qbprop.trace import Header, Trace, write_trace
 from qbprop.version import VERSION
 from qbprop_model.operations import InvalidOperationError
@@ -87,6 +88,7 @@ class Campaign:
             note=self._note,
         )
         self._progress: Progress = SilentProgress()
+        self._autopsy = Autopsy(lab, options.rules)
         self._session: WatchedSession | None = None
         self._book: Book | None = None
 
@@ -115,7 +117,7 @@ class Campaign:
         """Launch QEMU and prepare everything; ``stack`` takes it down."""
         stack.enter_context(_signals(self._watch))
         driver = stack.enter_context(self._lab.driver())
-        self._session = WatchedSession(driver, self._options.rules, self._watch)
+        self._session = WatchedSession(driver, self._options.rules, self._watch, self._autopsy)
         self._book = self._make_book(self._session)
         self._progress = open_progress(self._console, self._describe, stack)
         return self._session, self._book
@@ -179,19 +181,21 @@ class Campaign:
 
         hangs = entry.record.kind == HangFinding.kind
         timeout = watch.quick_timeout(self._lab.timeout) if hangs else self._lab.timeout
+        locate = as_before(entry.finding, self._autopsy)
         with self._lab.session(self._options.rules) as reused:
-            reused.driver.timeout = timeout
+            reused.driver.timeout, reused.locate = timeout, locate
             seconds = min(CONFIRM_SECONDS, watch.grace)
             confirmed = confirm(
                 entry,
-                partial(self._play_fresh, timeout),
+                partial(self._play_fresh, timeout, locate),
                 lambda examples: self._play(reused, examples),
                 seconds,
+                exact=partial(self._play_fresh, timeout, self._autopsy),
                 sensible=self._sensible,
                 told=told,
             )
         certificate = confirmed.certificate
-        if hangs and self._play_fresh(self._lab.timeout, confirmed.examples) is None:
+        if hangs and self._play_fresh(self._lab.timeout, locate, confirmed.examples) is None:
             certificate = replace(certificate, disagreed=0)
         book.confirm(confirmed.finding, confirmed.examples, certificate)
         if certificate.disagreed:
@@ -224,9 +228,9 @@ class Campaign:
             return False
         return True
 
-    def _play_fresh(self, timeout: float, examples: Examples) -> Finding | None:
+    def _play_fresh(self, timeout: float, locate: Locate, examples: Examples) -> Finding | None:
         with self._lab.session(self._options.rules) as session:
-            session.driver.timeout = timeout
+            session.driver.timeout, session.locate = timeout, locate
             session.explain = True
             return self._play(session, examples)
 

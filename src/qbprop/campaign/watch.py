@@ -11,16 +11,17 @@ from contextlib import contextmanager
 from statistics import median
 from typing import NoReturn
 
+from qbprop.autopsy import as_before
 from qbprop.campaign.book import Book
 from qbprop.campaign.job_states import in_flight, met
 from qbprop.campaign.reach import reached
 from qbprop.campaign.statistics import Statistics, is_partial_backup
-from qbprop.findings import Finding, HangFinding
+from qbprop.findings import CrashFinding, Finding, HangFinding
 from qbprop.hazards import Hazard
 from qbprop.lab import check_room
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.scratch import scratch_root
-from qbprop.session import Accepts, Session, Step
+from qbprop.session import Accepts, Locate, Session, Step
 from qbprop_model.jobs import Job
 from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.rules import Rules
@@ -59,7 +60,8 @@ class Watch:
     """What happens between two steps of a campaign.
 
     ``tick`` is called often, to show and write how far it is. ``hidden`` are the ids of
-    findings that do not fail an example any more; ``target`` is the one being shrunk, if any.
+    findings that do not fail an example any more; ``target`` is the one being shrunk, if any,
+    and ``shrinking`` it as it was met.
     ``halted`` tells that a :class:`Halt` ended the round. ``broken`` is what went wrong around
     the test or in qbprop itself, if anything did.
     """
@@ -77,6 +79,7 @@ class Watch:
         self.hidden: set[str] = set()
         self.known_ids: frozenset[str] = frozenset()
         self.target: str | None = None
+        self.shrinking: Finding | None = None
         self.activity = ""
         self.interrupted = False
         self.halted = False
@@ -204,7 +207,7 @@ class Watch:
                 history=tuple(session.history),
                 stderr=session.driver.process.all_stderr(),
                 seconds=self.seconds,
-                known=finding.id in self.known_ids,
+                known=not finding.ids.isdisjoint(self.known_ids),
             )
         if self.target is not None:
             self.statistics.shrink_steps += 1
@@ -212,7 +215,7 @@ class Watch:
                 self._fruitless = 0
             return finding.id != self.target
         book.entries[finding.id].record.count += 1
-        if finding.id in self.hidden:
+        if not finding.ids.isdisjoint(self.hidden):
             return True
         self._begin_shrinking(finding, session.driver)
         return False
@@ -227,12 +230,12 @@ class Watch:
         self.example_ends()
         if self.target is not None:
             self.hidden.add(self.target)
-        self.target, self.activity, self.halted = None, "", False
+        self.target, self.shrinking, self.activity, self.halted = None, None, "", False
         driver.timeout = timeout
 
     def _begin_shrinking(self, finding: Finding, driver: Driver) -> None:
         now = time.monotonic()
-        self.target, self._fruitless = finding.id, 0
+        self.target, self.shrinking, self._fruitless = finding.id, finding, 0
         self._shrink_until = min(now + SHRINK_SECONDS, self._deadline + GRACE_SECONDS / 3)
         self.activity = f"shrinking {finding.title}"
         self._note(
@@ -245,11 +248,18 @@ class Watch:
 class WatchedSession(Session):
     """A session that tells the watch of every example and step."""
 
-    def __init__(self, driver: Driver, rules: Rules | None, watch: Watch) -> None:
+    def __init__(
+        self, driver: Driver, rules: Rules | None, watch: Watch, locate: Locate = lambda _: ()
+    ) -> None:
         super().__init__(driver, rules)
         self._watch = watch
+        self._autopsy = locate
+        self.locate = self._located
         self._next: Operation | None = None
         self._since = time.monotonic()
+
+    def _located(self, crash: CrashFinding) -> tuple[str, ...]:
+        return as_before(self._watch.shrinking, self._autopsy)(crash)
 
     @property
     def attempted(self) -> tuple[Operation, ...]:

@@ -1,12 +1,19 @@
 """A story as a test for QEMU's own suite, in the idiom of its module ``iotests``."""
 
+import re
+from collections.abc import Sequence
 from textwrap import indent
 
+from qbprop.export.checks import Silent
 from qbprop.export.iotest_checks import verify
-from qbprop.export.iotest_steps import Test, end_of, perform
+from qbprop.export.iotest_steps import Test, perform, qmp, refused
 from qbprop.export.sh_script import comment
-from qbprop.export.story import About, ExportError, Scene, Story
+from qbprop.export.story import About, Scene, Story
+from qbprop.qemu.guest_hmp import report
+from qbprop.qemu.monitor import Command
+from qbprop.qemu.primitives import GuestRequest, Primitive, UntilConcluded
 from qbprop.replay_view import show_operation
+from qbprop_model.expectation import Refusal
 
 EXPECTED_OUTPUT = """\
 .
@@ -27,7 +34,7 @@ _TEMPLATE = """\
 {about}
 
 import os
-import shutil
+{imports}import shutil
 import subprocess
 import tempfile
 
@@ -47,13 +54,13 @@ class TestFinding(iotests.QMPTestCase):
         self.vm = iotests.VM()
         self.vm.set_machine('none')
         self.vm.launch()
-
+{state}
     def tearDown(self):
         self.vm.kill()
         os.chdir(iotests.test_dir)
         shutil.rmtree(self.folder)
 
-    def test_finding(self):
+{methods}    def test_finding(self):
         with iotests.Timeout({seconds}, 'QEMU hangs'):
             self.steps()
 
@@ -82,55 +89,171 @@ def stamp(number, offset, length, file):
 """
 
 
+_STATE = """\
+        self.words = {}
+        self.ends = {}
+"""
+
+_METHODS = """\
+    def hear(self, wait=False):
+        \"\"\"Take down what events tell of jobs.\"\"\"
+        for event in self.vm.get_qmp_events(wait=wait):
+            name, data = event['event'], event['data']
+            job = data.get('id', data.get('device'))
+            if name == 'JOB_STATUS_CHANGE':
+                word = data['status']
+            elif name == 'BLOCK_JOB_ERROR':
+                word = f"ERROR {data['operation']} {data['action']}"
+            elif name in ('BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED'):
+                word = 'COMPLETED!' if 'error' in data else name[10:]
+                self.ends[job] = data
+            elif name.startswith('BLOCK_JOB_'):
+                word = name[10:]
+            else:
+                continue
+            self.words[job] = self.words.get(job, '') + word + ' '
+
+    def job_rests(self, job, pattern):
+        \"\"\"Wait until the events of a job tell that it has come to rest.\"\"\"
+        while not re.search(pattern, self.words.get(job, '')):
+            self.hear(wait=60.0)
+
+    def next_step(self):
+        \"\"\"Events from now on belong to the next step.\"\"\"
+        self.vm.qmp('query-jobs')
+        self.hear()
+        self.words.clear()
+
+    def end_jobs(self):
+        \"\"\"Cancel and dismiss every job.\"\"\"
+        jobs = self.vm.qmp('query-jobs')['return']
+        while jobs:
+            for job in jobs:
+                over = job['status'] == 'concluded'
+                self.vm.qmp('job-dismiss' if over else 'job-cancel',
+                            id=job['id'])
+            jobs = self.vm.qmp('query-jobs')['return']
+
+    def top(self, node):
+        \"\"\"The filter that a job has put on top of a node, or the node.\"\"\"
+        graph = self.vm.qmp('x-debug-query-block-graph')['return']
+        names = {each['id']: each['name'] for each in graph['nodes']
+                 if each['type'] == 'block-driver'}
+        above = {names[edge['child']]: names[edge['parent']]
+                 for edge in graph['edges']
+                 if edge['name'] == 'file' and edge['parent'] in names}
+        while node in above:
+            node = above[node]
+        return node
+
+"""
+
+
 def render(story: Story, about: About) -> str:
     """The whole test.
 
     :raises ExportError: something in the story has no rendering.
     """
-    if story.has_jobs_in_flight:
-        raise ExportError(
-            "a job outlives an operation, which a test for QEMU's suite cannot show yet; "
-            "export it with --format sh"
-        )
     test = Test()
+    jobs = False
     for example in story.examples:
         if example is not story.examples[0]:
             test.add("# Everything is closed; what follows begins anew.")
             test.close()
         for scene in example:
-            _scene(test, scene)
+            _scene(test, scene, jobs_before=jobs)
+            jobs = jobs or bool(scene.rests)
     for checks in (story.last, story.end):
-        test.add("", "# What must be true now")
+        if checks:
+            test.add("", "# What must be true now")
         for check in checks:
             verify(check, test)
     if story.closed:
         test.close()
         for check in story.closed:
             verify(check, test)
+    if Silent() in story.last:
+        _answered(test, story)
     steps = "\n".join(test.lines).strip("\n")
+    methods = _needed(steps)
     return _TEMPLATE.format(
         about="\n".join(_about(about)),
         helpers=_STAMP if "stamp(" in steps else "",
+        imports="import re\n" if " re." in methods else "",
+        state=_STATE if "self.words" in methods else "",
+        methods=methods,
         seconds=SECONDS,
         steps=indent(steps, " " * 8),
     )
 
 
-def _scene(test: Test, scene: Scene) -> None:
+def _answered(test: Test, story: Story) -> None:
+    """Check whether the last request of a guest succeeded: the monitor's qemu-io only prints it."""
+    requests = [
+        (report(scene.plan.main, scene.plan.main.offset, scene.plan.main.length), scene.refusal)
+        for example in story.examples
+        for scene in example
+        if isinstance(scene.plan.main, GuestRequest)
+    ]
+    if isinstance(story.examples[-1][-1].plan.main, GuestRequest) and requests[-1][0]:
+        line = requests[-1][0]
+        test.add("self.vm.shutdown()", f"printed = self.vm.get_log().count({line + chr(10)!r})")
+        test.add(f"self.assertEqual(printed, {requests.count((line, None))})")
+
+
+def _needed(steps: str) -> str:
+    """The methods that the steps call, directly or not."""
+    blocks = {block.split("(")[0]: block for block in re.split(r"(?m)^    def ", _METHODS)[1:]}
+    needed: set[str] = set()
+    todo = re.findall(r"self\.(\w+)\(", steps)
+    while todo:
+        name = todo.pop()
+        if name in blocks and name not in needed:
+            needed.add(name)
+            todo += re.findall(r"self\.(\w+)\(", blocks[name])
+    return "".join(f"    def {block}" for name, block in blocks.items() if name in needed)
+
+
+def _scene(test: Test, scene: Scene, *, jobs_before: bool) -> None:
     plan = scene.plan
     test.add("", *comment(f"Step {scene.number}: {show_operation(scene.operation)}"))
-    for step, _ in plan.prepare:
-        perform(step, test, None)
-    perform(plan.main, test, scene.refusal)
-    test.exports = scene.exports
-    for job in scene.jobs:
-        test.add(*end_of(job))
-    for _, reverse in reversed(plan.prepare):
-        if reverse is not None:
-            perform(reverse, test, None)
+    if jobs_before:
+        test.add("self.next_step()")
+    test.rests = scene.rests
+    undo = [reverse for _, reverse in reversed(plan.prepare) if reverse is not None]
     if scene.refusal is None:
-        for step in plan.then:
+        for step, _ in plan.prepare:
             perform(step, test, None)
+        perform(plan.main, test, None)
+        for step in (*plan.settle, *undo, *plan.then):
+            perform(step, test, None)
+    else:
+        _refused(test, plan.prepare, plan.main, scene.refusal)
+    test.exports = scene.exports
+    test.alive = scene.alive
+    test.settle(scene.concluded)
+
+
+def _refused(
+    test: Test,
+    prepare: Sequence[tuple[Primitive, Primitive | None]],
+    main: Primitive,
+    refusal: Refusal,
+) -> None:
+    """Which of the plan's commands must be refused the model does not say, if there are several."""
+    commands = [(step, undo) for step, undo in prepare if isinstance(step, Command)]
+    if not commands or not isinstance(main, Command):
+        perform(main, test, refusal)
+        return
+    for depth, (step, _) in enumerate(commands):
+        test.add(indent(f"{qmp(step)}\nif 'return' in result:", "    " * depth))
+    test.add(indent(qmp(main), "    " * len(commands)))
+    for depth, (_, undo) in reversed(list(enumerate(commands, 1))):
+        now = undo.undo if isinstance(undo, UntilConcluded) else undo
+        if isinstance(now, Command):
+            undone = qmp(now).replace("result =", "undone =")
+            test.add(indent(f"{undone}\nself.assertIn('return', undone)", "    " * depth))
+    test.add(refused(refusal))
 
 
 def _about(about: About) -> list[str]:

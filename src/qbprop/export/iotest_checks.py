@@ -40,9 +40,11 @@ def _(check: Nodes, test: Test) -> None:
     test.add(qmp(NODES_QUERY), "nodes = {node['node-name']: node for node in result['return']}")
     for name, size in check.sizes.items():
         test.add(f"self.assertEqual(nodes[{name!r}]['image']['virtual-size'], {size})")
-        test.add("bitmaps = {bitmap['name']: bitmap")
-        test.add(f"           for bitmap in nodes[{name!r}].get('dirty-bitmaps', [])}}")
+        test.add(f"every = nodes[{name!r}].get('dirty-bitmaps', [])")
+        test.add("bitmaps = {each['name']: each for each in every if 'name' in each}")
         test.add(f"self.assertEqual(set(bitmaps), set({sorted(check.bitmaps[name])!r}))")
+        anonymous = check.anonymous.get(name, 0)
+        test.add(f"self.assertEqual(len(every) - len(bitmaps), {anonymous})")
         for bitmap, state in check.bitmaps[name].items():
             for key, value in asdict(state).items():
                 if key != "inconsistent" or value:
@@ -57,20 +59,32 @@ def _(check: Digest, test: Test) -> None:
 
 @verify.register
 def _(check: Jobs, test: Test) -> None:
-    for name, end in check.ends.items():
-        if end.aborted:
+    test.add("self.hear()")
+    for name in check.words:
+        pattern = f"^{check.pattern(name)}$"
+        test.add(f"self.assertRegex(self.words.pop({name!r}, ''), {pattern!r})")
+        end = check.ends.get(name)
+        if end is None or end.aborted:
             continue
-        match = {"data": {"device": name}}
-        test.add(f"event = self.vm.event_wait('BLOCK_JOB_COMPLETED', match={match!r})")
-        test.add(f"self.assert{'In' if end.error else 'NotIn'}('error', event['data'])")
-        for key, due in (("len", end.length), ("offset", end.offset)):
+        for key, due in (("len", end.length), ("offset", end.offset), ("speed", end.speed)):
             if due is not None:
-                test.add(f"self.assert_qmp(event, 'data/{key}', {due})")
+                test.add(f"self.assertEqual(self.ends[{name!r}][{key!r}], {due})")
+    test.add("self.assertEqual(self.words, {})")
 
 
 @verify.register
 def _(check: JobsNow, test: Test) -> None:
-    test.add(qmp(JOBS_QUERY), "self.assert_qmp(result, 'return', [])")
+    test.add(qmp(JOBS_QUERY), "jobs = {job['id']: job for job in result['return']}")
+    test.add(f"self.assertEqual(set(jobs), set({sorted(check.alive)!r}))")
+    for name, state in check.alive.items():
+        due = {
+            "status": state.status,
+            "total-progress": state.length,
+            "current-progress": state.offset,
+        }
+        for key, value in due.items():
+            if value is not None:
+                test.add(f"self.assertEqual(jobs[{name!r}][{key!r}], {value!r})")
 
 
 @verify.register

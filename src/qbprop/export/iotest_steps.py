@@ -1,6 +1,6 @@
 """Primitive steps as lines of a test for QEMU's suite: one function for each type."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
 
@@ -10,6 +10,7 @@ from qbprop.qemu.guest_hmp import words
 from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.nbd_server import START
+from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
@@ -36,15 +37,20 @@ DATA = "data.bin"
 
 @dataclass
 class Test:
-    """Lines under construction. ``disks`` maps the nodes of open disks to their drives' names.
+    """Lines under construction, and what is open at this point of the story.
 
-    ``exports`` are those that operations have left.
+    ``disks`` maps the nodes of open disks to their drives' names; ``exports`` are those that
+    operations have left. ``rests`` are those of the scene; ``postponed`` waits for the end of
+    jobs.
     """
 
     lines: list[str] = field(default_factory=list)
     disks: dict[str, str | None] = field(default_factory=dict)
     exports: tuple[str, ...] = ()
     serving: bool = False
+    rests: Mapping[str, str] = field(default_factory=dict)
+    alive: tuple[str, ...] = ()
+    postponed: list[UntilConcluded] = field(default_factory=list)
 
     def add(self, *lines: str) -> None:
         """Append lines."""
@@ -60,8 +66,19 @@ class Test:
                 return f" -s {file}"
         return ""
 
+    def settle(self, concluded: Collection[str] = ()) -> None:
+        """Do what waits for the end of jobs that have ``concluded``, or are no more."""
+        due = [e for e in self.postponed if e.job in concluded or e.job not in self.alive]
+        self.postponed = [each for each in self.postponed if each not in due]
+        for each in due:
+            perform(each.undo, self, None)
+
     def close(self) -> None:
-        """Delete all exports and close all disks."""
+        """End all jobs, delete all exports and close all disks."""
+        if self.alive:
+            self.add("self.end_jobs()")
+        self.alive = ()
+        self.settle()
         for export in self.exports:
             deletion = Command("block-export-del", {"id": export, "mode": "hard"})
             self.add(qmp(deletion), SUCCEEDED, *gone(export))
@@ -90,6 +107,11 @@ def qmp(command: Command) -> str:
     return f"result = self.vm.qmp({command.name!r}{arguments})"
 
 
+def refused(refusal: Refusal) -> str:
+    """The assertion that the last command was refused for a reason."""
+    return f"self.assertRegex(result['error']['desc'], {python_pattern(refusal)!r})"
+
+
 def run(step: Program) -> str:
     """The call that runs a program, with its exit status as the value."""
     program = {"qemu-img": "iotests.qemu_img_args[0]", "qemu-io": "iotests.qemu_io_args[0]"}
@@ -107,12 +129,7 @@ def perform(step: object, test: Test, refusal: Refusal | None) -> None:
 
 @perform.register
 def _(step: Command, test: Test, refusal: Refusal | None) -> None:
-    test.add(qmp(step))
-    if refusal is None:
-        test.add(SUCCEEDED)
-    else:
-        pattern = python_pattern(refusal)
-        test.add(f"self.assertRegex(result['error']['desc'], {pattern!r})")
+    test.add(qmp(step), SUCCEEDED if refusal is None else refused(refusal))
 
 
 @perform.register
@@ -130,7 +147,9 @@ def _(step: GuestRequest, test: Test, refusal: Refusal | None) -> None:
     if step.data is not None:
         source = test.source(step.data, step.offset, step.length)
     line = words(step, step.offset, step.length, source).replace("read -v", "read")
-    test.add(f"self.vm.hmp_qemu_io({step.node!r}, {line!r})")
+    filtered = test.alive and step.kind != "write_compressed"
+    node = f"self.top({step.node!r})" if filtered else repr(step.node)
+    test.add(f"self.vm.hmp_qemu_io({node}, {line!r})")
 
 
 @perform.register
@@ -155,7 +174,7 @@ def _(step: AttachGuest, test: Test, refusal: Refusal | None) -> None:
 
 @perform.register
 def _(step: ReleaseGuest, test: Test, refusal: Refusal | None) -> None:
-    del test.disks[step.name]
+    test.disks.pop(step.name, None)
 
 
 @perform.register
@@ -180,8 +199,7 @@ def _(step: AwaitExportGone, test: Test, refusal: Refusal | None) -> None:
 
 @perform.register
 def _(step: UntilConcluded, test: Test, refusal: Refusal | None) -> None:
-    """The job has concluded: a story with jobs in flight is no test for the suite."""
-    perform(step.undo, test, refusal)
+    test.postponed.append(step)
 
 
 @perform.register(DetachGuest)
@@ -194,11 +212,7 @@ def _(step: object, test: Test, refusal: Refusal | None) -> None:
 @perform.register(AwaitJobs)
 @perform.register(AwaitRest)
 def _(step: object, test: Test, refusal: Refusal | None) -> None:
-    """Nothing: what waits for a job is told from its name."""
-
-
-def end_of(job: str) -> Iterator[str]:
-    """Wait for the end of a job."""
-    match = {"data": {"id": job, "status": "null"}}
-    yield f"event = self.vm.event_wait('JOB_STATUS_CHANGE', match={match!r})"
-    yield "self.assertIsNotNone(event)"
+    for job, status in test.rests.items():
+        rest = "ERROR .*paused" if status == ERROR_STOPPED else status
+        over = [each for each in ("concluded", "null") if each != rest]
+        test.add(f"self.job_rests({job!r}, {'|'.join([rest, *over])!r})")

@@ -71,11 +71,6 @@ class Story:
     closed: tuple[Check, ...]
 
     @property
-    def has_jobs_in_flight(self) -> bool:
-        """Whether a job outlives an operation."""
-        return any(scene.alive for example in self.examples for scene in example)
-
-    @property
     def length(self) -> int:
         """The number of operations."""
         return sum(map(len, self.examples))

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qbprop.errors import EnvironmentProblem
@@ -28,11 +28,15 @@ _PREFERRED = ("qemu-system-x86_64", f"qemu-system-{platform.machine()}")
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """The absolute paths of ``qemu-system-*``, ``qemu-img`` and ``qemu-io``."""
+    """The absolute paths of ``qemu-system-*``, ``qemu-img`` and ``qemu-io``.
+
+    ``under`` is the command that the first of them is run by, such as a debugger's.
+    """
 
     system: Path
     img: Path
     io: Path
+    under: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 def find_binaries(qemu: str | None, environ: Mapping[str, str] = os.environ) -> Binaries:

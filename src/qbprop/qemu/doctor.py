@@ -75,7 +75,7 @@ def examine(qemu: str | None, environ: Mapping[str, str] = os.environ) -> Report
     QEMU is launched once. What is missing stands in the report: nothing is raised for it.
     """
     root = scratch_root(environ)
-    return Report((*_libraries(), *_scratch(root), *_qemu(qemu, environ, root)))
+    return Report((*_libraries(), *_scratch(root), *_qemu(qemu, environ, root), _debugger(environ)))
 
 
 def _libraries() -> Iterator[Line]:
@@ -157,6 +157,14 @@ def _guest_io(features: Features) -> Iterator[Line]:
         yield Line("guest I/O", Mark.MISSING, found, remedy)
     else:
         yield Line("guest I/O", Mark.UNUSABLE, "neither NBD nor HMP qemu-io", remedy)
+
+
+def _debugger(environ: Mapping[str, str]) -> Line:
+    gdb = shutil.which("gdb", path=environ.get("PATH", os.defpath))
+    if gdb is not None:
+        return Line("gdb", Mark.FINE, f"{gdb}, tells in which functions QEMU crashes")
+    found = "not installed: crashes are told apart by their signal alone"
+    return Line("gdb", Mark.MISSING, found, "Debian: apt install gdb")
 
 
 def _libnbd_version() -> str | None:

@@ -66,7 +66,8 @@ class QemuProcess:
                 with theirs:
                     self._process = subprocess.Popen(
                         [
-                            *(setpriv, "--pdeathsig", "KILL", str(binaries.system.absolute())),
+                            *(setpriv, "--pdeathsig", "KILL"),
+                            *(*binaries.under, str(binaries.system.absolute())),
                             *("-machine", "none", "-nodefaults", "-display", "none", "-S"),
                             *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}"),
                             *("-mon", "chardev=monitor,mode=control"),
@@ -132,6 +133,10 @@ class QemuProcess:
     def stderr_text(self) -> str:
         """What it wrote to standard error since the last call."""
         return self._stderr.new()
+
+    def all_stdout(self) -> str:
+        """All it wrote to standard output; `stdout_text` is not affected."""
+        return self._stdout.all()
 
     def all_stderr(self) -> str:
         """All it wrote to standard error; `stderr_text` is not affected."""
