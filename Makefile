@@ -63,6 +63,10 @@ bench: ready ## what a step costs beside the bare traffic with QEMU (ARGS="--mem
 qemu: ## build a small QEMU from Debian's sources, in build/qemu (ARGS="FOLDER", see --help)
 	@scripts/build-qemu $(or $(ARGS),build/qemu)
 
+.PHONY: qemus
+qemus: ## bring Debian's QEMUs 5.2, 7.2, 10.0 and 11.1 into build/qemus (ARGS="10.0", see --help)
+	@scripts/qemus $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was built; .venv and qbprop-runs stay
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
