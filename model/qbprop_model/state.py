@@ -13,6 +13,7 @@ from qbprop_model.jobs import Job
 from qbprop_model.operations import DRIVES, NODES, InvalidOperationError
 from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
+from qbprop_model.traits import Traits
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Engine:
     """A QEMU process. Restarts, kills and second engines add to it."""
 
     running: bool = True
+    traits: Traits = field(default_factory=Traits)
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ class State:
     the ``words`` and ``ends`` of its jobs, and the targets of those that have ``concluded``.
     """
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(self, rules: Rules | None = None, traits: Traits | None = None) -> None:
         self.rules = rules or Rules()
         self.step = 0
-        self.engines: dict[int, Engine] = {0: Engine()}
+        self.engines: dict[int, Engine] = {0: Engine(traits=traits or Traits())}
         self.images: dict[str, Image] = {}
         self.nodes: dict[str, Node] = {}
         self.roots: dict[str, str] = {}
@@ -113,6 +115,11 @@ class State:
     def find(self, reference: str) -> Node | None:
         """The node that a node name or drive name means, if any."""
         return self.nodes.get(self.roots.get(reference, reference))
+
+    @property
+    def traits(self) -> Traits:
+        """What the first engine is like."""
+        return self.engines[0].traits
 
     @property
     def backed_up(self) -> frozenset[str]:

@@ -122,8 +122,9 @@ class World(State):
                 assert bitmap.successor is not None
                 count = int(np.count_nonzero(bitmap.successor)) * bitmap.granularity
                 yield Anonymous(job.node, bitmap.granularity, count, bitmap.recording)
-            yield Anonymous(job.node, job.cluster, total(job.left), recording=False)
             above = "#" if job.filter.startswith("#") else job.filter
+            holder = above if self.traits.copy_bitmap_on_filter else job.node
+            yield Anonymous(holder, job.cluster, total(job.left), recording=False)
             whole = ceil_div(job.point_in_time.size, job.cluster) * job.cluster
             yield Anonymous(above, job.cluster, whole, recording=False)
             yield Anonymous(above, job.cluster, total(job.met), recording=False)

@@ -112,7 +112,7 @@ class Hazards:
         actions = operation.actions if isinstance(operation, Transaction) else (operation,)
         if isinstance(operation, Transaction) and expected.refusal is not None:
             yield from _undone(operation, expected, before)
-        elif _crowded(_sources(actions, before), before):
+        elif expected.refusal is None and _crowded(_sources(actions, before), before):
             yield TWO_BACKUPS
         if isinstance(operation, Write | WriteZeroes) and _copies_small(operation, before):
             yield HELD_COPY

@@ -122,7 +122,7 @@ class Session:
         self.rules = rules or Rules()
         self.observer = observer
         self.locate: Locate = lambda _: ()
-        self.world = World(self.rules)
+        self.world = self.new_world()
         self.shunned: frozenset[Hazard] = frozenset()
         """Hazards that the QEMU at hand is known to fall for."""
         self.trace: list[Operation] = []
@@ -134,6 +134,10 @@ class Session:
         self._hazards = Hazards()
         self._last: _Performed | None = None
 
+    def new_world(self) -> World:
+        """An empty World of the QEMU at hand."""
+        return World(self.rules, self.driver.features.traits)
+
     def begin(self) -> None:
         """Start an example: QEMU as good as new, an empty World."""
         if self.trace:
@@ -142,7 +146,7 @@ class Session:
         if self.driver.launches != self._launch:
             self._launch = self.driver.launches
             self.history = []
-        self.world = World(self.rules)
+        self.world = self.new_world()
         self.trace = []
         self._hazards = Hazards()
         self._last = None

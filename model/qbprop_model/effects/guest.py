@@ -51,6 +51,12 @@ def detected(op: Write | WriteCompressed, node: Node) -> bool:
     return node.detect_zeroes != "off" and all_zero(op.data, op.offset, op.length)
 
 
+def _detected_unmap(node: Node, world: State) -> bool:
+    """Whether zeroes that were detected free their clusters."""
+    refused = world.traits.unmap_needs_discard and not node.discard
+    return node.detect_zeroes == "unmap" and not refused
+
+
 def _copied_before(op: Request, name: str, world: State) -> Refusal | None:
     """Let the jobs of a disk copy first; the error that the guest gets if that fails (1.2)."""
     try:
@@ -97,7 +103,7 @@ def _(op: Write, world: State) -> Outcome:
     if failed := _copied_before(op, name, world):
         return Outcome(refusal=failed)
     if detected(op, node):
-        unmap = node.detect_zeroes == "unmap"
+        unmap = _detected_unmap(node, world)
         image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     else:
         cell = Cell(op.data, world.step)
@@ -120,7 +126,7 @@ def _(op: WriteCompressed, world: State) -> Outcome:
     rules, step = world.rules, world.step
     try:
         if detected(op, node):
-            unmap = node.detect_zeroes == "unmap"
+            unmap = _detected_unmap(node, world)
             image = rules.write_zeroes(chain, op.offset, op.length, step, unmap=unmap)
         else:
             image = rules.write_compressed(chain, op.offset, op.length, Cell(op.data, step))
@@ -136,7 +142,11 @@ def _(op: WriteZeroes, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
     if op.length and (failed := _copied_before(op, name, world)):
         return Outcome(refusal=failed)
-    unmap = op.unmap and (node.discard or not world.filters(name))
+    filtered = bool(world.filters(name))
+    if world.traits.unmap_needs_discard:
+        unmap = op.unmap and node.discard and not filtered
+    else:
+        unmap = op.unmap and (node.discard or not filtered)
     image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     _store(world, name, image, op)
     return Outcome()

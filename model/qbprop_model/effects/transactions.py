@@ -32,6 +32,8 @@ def _(op: Transaction, world: State) -> Outcome:
     for action in op.actions:
         if isinstance(action, BitmapAdd):
             check_arguments(action)
+    if op.grouped and world.traits.groups_checked_first and not all(map(_is_backup, op.actions)):
+        raise Refused(Reason.GROUPED_UNSUPPORTED)
     for position, action in enumerate(op.actions):
         try:
             _act(action, world, grouped=op.grouped)
@@ -42,6 +44,10 @@ def _(op: Transaction, world: State) -> Outcome:
     finish_removes(world)
     start_jobs(world, [job for job in world.jobs if job not in before], grouped=op.grouped)
     return Outcome()
+
+
+def _is_backup(action: Action) -> bool:
+    return isinstance(action, DriveBackup | BlockdevBackup)
 
 
 def _act(action: Action, world: State, *, grouped: bool) -> None:

@@ -40,7 +40,6 @@ from qbprop.trace import Header, Trace, write_trace
 from qbprop.version import VERSION
 from qbprop_model.operations import InvalidOperationError
 from qbprop_model.rules import Rules
-from qbprop_model.world import World
 
 WRITE_SECONDS = 2.0
 """Time between two writes of ``campaign.json``."""
@@ -219,9 +218,11 @@ class Campaign:
 
     def _sensible(self, examples: Examples) -> bool:
         """Whether the model alone can judge all of the examples."""
+        session = self._session
+        assert session is not None
         try:
             for example in examples:
-                world = World(self._options.rules)
+                world = session.new_world()
                 for operation in example:
                     world.apply(operation)
         except InvalidOperationError:

@@ -137,10 +137,11 @@ def _played(lab: Lab, trace: Trace, rules: Rules | None, rate: float) -> tuple[S
     with lab.session(rules) as session:
         session.explain = True
         shown = show(session, trace.examples)
-        version = session.driver.version
-    told = about(trace, shown, version, rate)
+        features = session.driver.features
+    told = about(trace, shown, features.version, rate)
     at_end = shown.at_end if shown.finding is not None else None
-    story = tell(_up_to(trace.examples, shown), told.kind, at_end=at_end, rules=rules)
+    examples = _up_to(trace.examples, shown)
+    story = tell(examples, told.kind, at_end=at_end, rules=rules, traits=features.traits)
     return story, told, BUG if shown.finding is not None else BEHAVES
 
 

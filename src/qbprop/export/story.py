@@ -17,6 +17,7 @@ from qbprop.session import rests
 from qbprop_model.expectation import Refusal
 from qbprop_model.operations import Operation
 from qbprop_model.rules import Rules
+from qbprop_model.traits import Traits
 from qbprop_model.world import World
 
 
@@ -82,11 +83,13 @@ def tell(
     *,
     at_end: bool | None = None,
     rules: Rules | None = None,
+    traits: Traits | None = None,
 ) -> Story:
     """The story of a trace that shows a finding of this kind.
 
     ``at_end`` says that the finding came with the checks behind the last operation (True), at
-    that operation (False), or that this is not known.
+    that operation (False), or that this is not known. ``traits`` are those of the QEMU that
+    showed it.
 
     :raises InvalidOperationError: the model cannot judge an operation.
     """
@@ -95,7 +98,7 @@ def tell(
     end: tuple[Check, ...] = ()
     closed: tuple[Check, ...] = ()
     for example in examples:
-        world = World(rules or Rules())
+        world = World(rules, traits)
         scenes = []
         for number, operation in enumerate(example, sum(map(len, told)) + 1):
             formats = {f"{name}{SUFFIX}": image.format for name, image in world.images.items()}

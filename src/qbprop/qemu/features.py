@@ -1,15 +1,17 @@
-"""What a QEMU can do, as it tells itself: never concluded from its version.
+"""What a QEMU can do and is like, as it shows itself: never concluded from its version.
 
-All is found in ``query-qmp-schema``. :data:`TABLE` is the one place that says how a feature is
-recognised and what is skipped without it; :data:`ESSENTIAL` lists what nothing works without.
+All is found in ``query-qmp-schema``, and by trials of commands that change nothing.
+:data:`TABLE` is the one place that says how a feature is recognised and what becomes of a
+campaign without it; :data:`ESSENTIAL` lists what nothing works without.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qbprop.errors import EnvironmentProblem
-from qbprop.qemu.monitor import Command, Error, Monitor
+from qbprop.qemu.monitor import Command, Error, Monitor, Reply
+from qbprop_model.traits import Traits
 
 Entity = Mapping[str, Any]
 """An element of the schema, as QEMU's QMP reference describes it under ``SchemaInfo``."""
@@ -17,7 +19,10 @@ Entity = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What qbprop uses where a QEMU has it; ``version`` is for display alone."""
+    """What a QEMU has; ``version`` is for display alone.
+
+    The fields that are named as those of :class:`Traits` are what the model asks for.
+    """
 
     version: str
     blockdev_backup_x_perf: bool
@@ -28,6 +33,15 @@ class Features:
     block_export_add: bool
     export_bitmap_nodes: bool
     human_monitor_command: bool
+    groups_checked_first: bool
+    copy_bitmap_on_filter: bool
+    unmap_needs_discard: bool
+
+    @property
+    def traits(self) -> Traits:
+        """What the model is told."""
+        found = asdict(self)
+        return Traits(**{field.name: found[field.name] for field in fields(Traits)})
 
 
 class Schema:
@@ -61,32 +75,69 @@ class Schema:
         return None
 
 
-Recognise = Callable[[Schema], bool]
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a QEMU has shown of itself: its schema, and its replies to :data:`TRIALS`."""
+
+    schema: Schema
+    replies: Mapping[str, Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """By what a feature is recognised, in words for people and as a function."""
+
+    words: str
+    seen: Callable[[Evidence], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """``name`` is a field of :class:`Features`, ``what`` its name for people."""
+    """``name`` is a field of :class:`Features`, ``what`` its name for people.
+
+    ``without`` tells what is skipped, or else what is true, of a QEMU that lacks it.
+    """
 
     name: str
     what: str
-    recognise: Recognise
+    sign: Sign
     without: str
 
 
-def _command(name: str) -> Recognise:
-    return lambda schema: schema.has_command(name)
+def _command(name: str) -> Sign:
+    return Sign(f"the command {name}", lambda shown: shown.schema.has_command(name))
 
 
-def _argument(command: str, name: str) -> Recognise:
-    return lambda schema: schema.argument(command, name) is not None
+def _argument(command: str, name: str) -> Sign:
+    return Sign(
+        f"{name} of {command}", lambda shown: shown.schema.argument(command, name) is not None
+    )
 
 
-def _bitmap_nodes(schema: Schema) -> bool:
+def _exports_bitmap_nodes(shown: Evidence) -> bool:
     """Whether an exported bitmap may be an object (node and name) as well as a string."""
-    bitmaps = schema.argument("block-export-add", "bitmaps")
-    return bitmaps is not None and schema.element(bitmaps)["meta-type"] == "alternate"
+    bitmaps = shown.schema.argument("block-export-add", "bitmaps")
+    return bitmaps is not None and shown.schema.element(bitmaps)["meta-type"] == "alternate"
 
+
+def _refused(trial: str, text: str) -> Sign:
+    def seen(shown: Evidence) -> bool:
+        reply = shown.replies[trial]
+        return isinstance(reply, Error) and text in reply.text
+
+    return Sign(f"trial: {trial}", seen)
+
+
+TRIALS: Mapping[str, Command] = {
+    "a grouped transaction of abort alone": Command(
+        "transaction",
+        {
+            "actions": [{"type": "abort", "data": {}}],
+            "properties": {"completion-mode": "grouped"},
+        },
+    ),
+}
+"""What is tried on a QEMU that has just been launched; nothing of it changes anything."""
 
 TABLE = (
     Feature(
@@ -118,7 +169,7 @@ TABLE = (
     Feature(
         "export_bitmap_nodes",
         "export bitmaps given as {node, name}",
-        _bitmap_nodes,
+        Sign("objects among bitmaps of block-export-add", _exports_bitmap_nodes),
         "exported bitmaps are given by name alone",
     ),
     Feature(
@@ -127,10 +178,30 @@ TABLE = (
         _command("human-monitor-command"),
         "no guest I/O through HMP qemu-io; it goes over NBD",
     ),
+    Feature(
+        "groups_checked_first",
+        "groups refuse what cannot be grouped before they begin",
+        _refused("a grouped transaction of abort alone", "completion-mode"),
+        "such an action is refused in its turn, and abort can be grouped",
+    ),
+    Feature(
+        "copy_bitmap_on_filter",
+        "a backup's copy bitmap belongs to its filter",
+        # Both came in one series of changes to QEMU.
+        _argument("blockdev-backup", "discard-source"),
+        "it belongs to the source",
+    ),
+    Feature(
+        "unmap_needs_discard",
+        "zeroing frees clusters only with discard=unmap",
+        # Both came with QEMU 9.1; to see it otherwise takes an image.
+        _argument("blockdev-backup", "discard-source"),
+        "zeroing with unmap frees clusters of every node",
+    ),
 )
 """Every feature that may be missing."""
 
-ESSENTIAL: Mapping[str, Recognise] = {
+ESSENTIAL: Mapping[str, Sign] = {
     **{
         command: _command(command)
         for command in (
@@ -142,15 +213,20 @@ ESSENTIAL: Mapping[str, Recognise] = {
         )
     },
     "bitmap-mode of blockdev-backup": _argument("blockdev-backup", "bitmap-mode"),
-    "block-export-add or human-monitor-command": lambda schema: (
-        schema.has_command("block-export-add") or schema.has_command("human-monitor-command")
+    "block-export-add or human-monitor-command": Sign(
+        "either command",
+        lambda shown: (
+            shown.schema.has_command("block-export-add")
+            or shown.schema.has_command("human-monitor-command")
+        ),
     ),
 }
 """What every campaign needs; all of it is in QEMU 4.2 and later."""
 
-assert {feature.name for feature in TABLE} == {field.name for field in fields(Features)} - {
-    "version"
-}
+assert [field.name for field in fields(Features)] == [
+    "version",
+    *(feature.name for feature in TABLE),
+]
 
 
 def probe(monitor: Monitor) -> Features:
@@ -158,14 +234,16 @@ def probe(monitor: Monitor) -> Features:
 
     Raises EnvironmentProblem when something essential is missing, and QemuGone.
     """
-    version, entities = monitor.execute_all([Command("query-version"), Command("query-qmp-schema")])
+    version, entities, *replies = monitor.execute_all(
+        [Command("query-version"), Command("query-qmp-schema"), *TRIALS.values()]
+    )
     if isinstance(version, Error) or isinstance(entities, Error):
         raise EnvironmentProblem("QEMU cannot describe itself: use QEMU 4.2 or newer")
     number = "{major}.{minor}.{micro}".format(**version["qemu"])
-    schema = Schema(entities)
-    missing = [what for what, recognise in ESSENTIAL.items() if not recognise(schema)]
+    shown = Evidence(Schema(entities), dict(zip(TRIALS, replies, strict=True)))
+    missing = [what for what, sign in ESSENTIAL.items() if not sign.seen(shown)]
     if missing:
         raise EnvironmentProblem(
             f"QEMU {number} is too old, it lacks {', '.join(missing)}: use QEMU 4.2 or newer"
         )
-    return Features(number, **{feature.name: feature.recognise(schema) for feature in TABLE})
+    return Features(number, *(feature.sign.seen(shown) for feature in TABLE))

@@ -159,7 +159,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Permission conflict on node '{_ANY}'"),
         _guest("qemu-io", rf"^Permission conflict on node '{_ANY}'"),
     ),
-    Reason.DEVICE_IN_USE: (_qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),),
+    Reason.DEVICE_IN_USE: (
+        _qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),
+        _qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),
+    ),
     Reason.NODE_NAME_TAKEN: (_qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),),
     Reason.CHUNK_TOO_SMALL: (
         _qmp(rf"^Required max-chunk \(\d+\) is less than backup cluster size \({_ANY}\)$"),

@@ -1,0 +1,24 @@
+"""In what QEMUs differ that all keep the rules.
+
+A :class:`Traits` belongs to an engine and holds plain values: the model never knows a version.
+Which QEMU has which is found out in ``qbprop.qemu.features``, whose table also tells how.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Traits:
+    """The defaults are those of the QEMU that the rules were first settled on.
+
+    ``groups_checked_first``: a grouped transaction is refused for an action that cannot be
+    grouped before any of its actions is tried, and ``abort`` is such an action (3.2).
+    ``copy_bitmap_on_filter``: the bitmap of what a job must still copy belongs to the job's
+    filter and not to its disk (4).
+    ``unmap_needs_discard``: zeroing frees no cluster of a node that was opened without
+    ``discard=unmap``, such as a job's filter (5.3).
+    """
+
+    groups_checked_first: bool = False
+    copy_bitmap_on_filter: bool = False
+    unmap_needs_discard: bool = False
