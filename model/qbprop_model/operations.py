@@ -362,6 +362,11 @@ class _BackupJob(Operation):
         _natural("max_chunk", self.max_chunk or 0)
 
     @property
+    def tuned(self) -> bool:
+        """Whether QEMU is told how the job shall copy (``x-perf``)."""
+        return self.max_workers is not None or self.max_chunk is not None
+
+    @property
     def lasting(self) -> bool:
         """Whether the job may be there when the operation is over."""
         patient = bool({"stop", "enospc"} & {self.on_source_error, self.on_target_error})

@@ -17,8 +17,14 @@ class Traits:
     filter and not to its disk (4).
     ``unmap_needs_discard``: zeroing frees no cluster of a node that was opened without
     ``discard=unmap``, such as a job's filter (5.3).
+    ``blockdev_backup_x_perf``: a backup copies several job clusters at once, unless it is told
+    otherwise; without, it copies one after the other, cannot be told anything, and notices
+    late that it is paused or has nothing left (6.7).
+    ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     """
 
     groups_checked_first: bool = False
     copy_bitmap_on_filter: bool = False
     unmap_needs_discard: bool = False
+    blockdev_backup_x_perf: bool = True
+    copy_before_write: bool = True

@@ -125,6 +125,8 @@ class World(State):
             above = "#" if job.filter.startswith("#") else job.filter
             holder = above if self.traits.copy_bitmap_on_filter else job.node
             yield Anonymous(holder, job.cluster, total(job.left), recording=False)
+            if not self.traits.copy_before_write:
+                continue
             whole = ceil_div(job.point_in_time.size, job.cluster) * job.cluster
             yield Anonymous(above, job.cluster, whole, recording=False)
             yield Anonymous(above, job.cluster, total(job.met), recording=False)

@@ -72,6 +72,8 @@ def lock_target(target: str, world: State, *, alone: bool = False) -> None:
 def start_backup(op: Backup, world: State) -> str:
     """Make a job, or refuse in the order in which QEMU looks (semantics 6.1); its id."""
     rules = world.rules
+    if op.tuned and not world.traits.blockdev_backup_x_perf:
+        raise InvalidOperationError("this QEMU knows no x-perf")
     name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
     sync = op.sync
     if isinstance(op, DriveBackup):
@@ -99,7 +101,11 @@ def start_backup(op: Backup, world: State) -> str:
     if op.max_chunk and op.max_chunk < cluster:
         raise Refused(Reason.CHUNK_TOO_SMALL, str(cluster))
     job_id = choose_id(op, name, world)
-    serial = op.max_workers == 1 and op.max_chunk is not None and op.max_chunk // cluster == 1
+    serial = not world.traits.blockdev_backup_x_perf or (
+        op.max_workers == 1 and op.max_chunk is not None and op.max_chunk // cluster == 1
+    )
+    if op.speed and not world.traits.blockdev_backup_x_perf:
+        raise OpenOutcomeError("what wakes a limited job")
     if op.speed > 1 or (op.speed and not serial):
         raise OpenOutcomeError("how far the job gets at that speed")
     source = world.chain(node.image)

@@ -290,6 +290,8 @@ def _(op: JobPause, world: State) -> Outcome:
     check_verb(world, job, "pause")
     if job.status == "paused":
         raise Refused(Reason.ALREADY_PAUSED)
+    if not world.traits.blockdev_backup_x_perf and job.status == "running":
+        raise OpenOutcomeError("when the job notices")
     set_status(world, op.job, "paused")
     return Outcome()
 

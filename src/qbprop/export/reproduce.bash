@@ -179,7 +179,7 @@ guest() {
 # print $3. A job's filter takes what the disk below it may not take from others.
 guest_by_monitor() {
     send_by_monitor "$@" && return
-    [[ $reply == *'Permission conflict on node'* && $2 != 'write -c'* ]] || return 1
+    [[ $reply == *@('Permission conflict on node'|'Conflicts with use by')* && $2 != 'write -c'* ]] || return 1
     find_top "$1"
     send_by_monitor "$top" "$2" "$3"
 }
@@ -196,7 +196,7 @@ send_by_monitor() {
 # Give disk $1 an NBD export, or the filter of a job on top of it; $2: whether guests may write.
 export_disk() {
     add_export "$1" "$@" && return
-    [[ $reply == *'Permission conflict on node'* ]] || return 1
+    [[ $reply == *@('Permission conflict on node'|'Conflicts with use by')* ]] || return 1
     find_top "$1"
     add_export "$top" "$@"
 }

@@ -77,6 +77,13 @@ def active(world: State) -> list[str]:
     return [job_id for job_id, job in world.jobs.items() if job.active]
 
 
+def one_by_one(world: State, cluster: int) -> dict[str, Any]:
+    """What makes a backup copy one job cluster (bytes) after the other."""
+    if not world.traits.blockdev_backup_x_perf:
+        return {}
+    return {"max_workers": 1, "max_chunk": cluster}
+
+
 def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backup] = ()) -> Backup:
     """A backup that stays in flight, in one of the ways that are deterministic (6.7)."""
     kind = pick(draw, ("limited", "limited", "pending", "endless", "limited", "failing"))
@@ -93,8 +100,8 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
     image = world.images.get(chosen.target)
     if isinstance(chosen, DriveBackup) and chosen.mode == "absolute-paths":
         image = None
-    serial: dict[str, Any] = {"max_workers": 1}
-    serial["max_chunk"] = JOB_CLUSTER if image is None else world.rules.job_cluster(image)
+    cluster = JOB_CLUSTER if image is None else world.rules.job_cluster(image)
+    serial = one_by_one(world, cluster)
     if kind == "limited":
         if chosen.sync == "bitmap" and seldom(draw, 2):
             chosen = replace(chosen, bitmap_mode="always")
@@ -147,8 +154,7 @@ def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     cluster = max(JOB_CLUSTER, create.layer.cluster_size)
     second = BlockdevBackup(
         sync="full",
-        max_workers=1,
-        max_chunk=cluster,
+        **one_by_one(world, cluster),
         on_target_error=pick(draw, ACTIONS),
         auto_dismiss=not seldom(draw, 3),
         **common,

@@ -36,6 +36,7 @@ class Features:
     groups_checked_first: bool
     copy_bitmap_on_filter: bool
     unmap_needs_discard: bool
+    copy_before_write: bool
 
     @property
     def traits(self) -> Traits:
@@ -120,6 +121,11 @@ def _exports_bitmap_nodes(shown: Evidence) -> bool:
     return bitmaps is not None and shown.schema.element(bitmaps)["meta-type"] == "alternate"
 
 
+def _copies_before_write(shown: Evidence) -> bool:
+    driver = shown.schema.argument("blockdev-add", "driver")
+    return driver is not None and "copy-before-write" in driver["values"]
+
+
 def _refused(trial: str, text: str) -> Sign:
     def seen(shown: Evidence) -> bool:
         reply = shown.replies[trial]
@@ -144,7 +150,7 @@ TABLE = (
         "blockdev_backup_x_perf",
         "x-perf of blockdev-backup",
         _argument("blockdev-backup", "x-perf"),
-        "no backups with few workers or small chunks",
+        "backups copy one job cluster after the other, and are not told otherwise",
     ),
     Feature(
         "blockdev_backup_discard_source",
@@ -197,6 +203,12 @@ TABLE = (
         # Both came with QEMU 9.1; to see it otherwise takes an image.
         _argument("blockdev-backup", "discard-source"),
         "zeroing with unmap frees clusters of every node",
+    ),
+    Feature(
+        "copy_before_write",
+        "the block driver copy-before-write",
+        Sign("copy-before-write among the drivers of blockdev-add", _copies_before_write),
+        "the filter of a backup keeps no bitmaps",
     ),
 )
 """Every feature that may be missing."""

@@ -8,6 +8,7 @@ of zero length reach QEMU.
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import nbd
@@ -76,6 +77,13 @@ class NbdConnection:
         """Length of the export in bytes."""
         size: int = self._handle.get_size()
         return size
+
+    def close(self) -> None:
+        """Take leave of the server: some QEMUs complain of one who just goes."""
+        with suppress(nbd.Error):
+            self._handle.aio_disconnect()
+            while not (self._handle.aio_is_closed() or self._handle.aio_is_dead()):
+                self._poll("disconnect")
 
     def read(self, offset: int, length: int) -> Bytes:
         """The bytes of a range of at most TRANSFER_LIMIT bytes."""
@@ -275,7 +283,8 @@ class NbdGuest:
 
     def _delete(self, nodes: Sequence[str]) -> None:
         for node in nodes:
-            self._connections.pop(node, None)
+            if node in self._connections:
+                self._connections.pop(node).close()
         identifiers = {self._exports.pop(node) for node in nodes if node in self._exports}
         self._execute(
             [Command("block-export-del", {"id": each, "mode": "hard"}) for each in identifiers]

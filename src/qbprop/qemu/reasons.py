@@ -158,10 +158,12 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.PERMISSION_DENIED: (
         _qmp(rf"^Permission conflict on node '{_ANY}'"),
         _guest("qemu-io", rf"^Permission conflict on node '{_ANY}'"),
+        _qmp(rf"^Conflicts with use by .* which does not allow '[^']*' on {_ANY}$"),
+        _guest("qemu-io", rf"^Conflicts with use by .* which does not allow '[^']*' on {_ANY}$"),
     ),
     Reason.DEVICE_IN_USE: (
         _qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),
-        _qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),
+        _qmp(rf"^Node '{_ANY}' is busy: (block device is in use by block job|node is used as)"),
     ),
     Reason.NODE_NAME_TAKEN: (_qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),),
     Reason.CHUNK_TOO_SMALL: (
