@@ -67,6 +67,17 @@ qemu: ## build a small QEMU from Debian's sources, in build/qemu (ARGS="FOLDER",
 qemus: ## bring Debian's QEMUs 5.2, 7.2, 10.0 and 11.1 into build/qemus (ARGS="10.0", see --help)
 	@scripts/qemus $(ARGS)
 
+.PHONY: version-table
+version-table: ready qemus ## write the table of docs/versions.md anew
+	@$(PYTHON) scripts/version_table.py
+
+.PHONY: test-all-qemus
+test-all-qemus: ready qemus ## every test on each QEMU of `make qemus` (ARGS="-k bitmap")
+	@code=0; for qemu in $${QBPROP_QEMUS:-build/qemus}/*/bin/qemu-system-x86_64; do \
+		echo "== $$qemu"; \
+		QEMU_PROG=$$(realpath $$qemu) $(PYTHON) -m pytest $(ARGS) || code=1; \
+	done; exit $$code
+
 .PHONY: clean
 clean: ## remove what was built; .venv and qbprop-runs stay
 	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -95,7 +95,7 @@ class Hazards:
     def see(self, provoked: Collection[Hazard], before: World, after: World) -> None:
         """Note an operation that was performed, and what it has ``provoked``."""
         lasting = (hazard for hazard in self.active if hazard.lasting)
-        self.active = (*lasting, *provoked)
+        self.active = (*provoked, *lasting)
         for name, image in after.images.items():
             old = before.images.get(name)
             if old is not None and old is not image and _frees_compressed(old, image):

@@ -150,7 +150,7 @@ TABLE = (
         "blockdev_backup_x_perf",
         "x-perf of blockdev-backup",
         _argument("blockdev-backup", "x-perf"),
-        "backups copy one job cluster after the other, and are not told otherwise",
+        "backups copy one job cluster after the other; none with a speed limit, none is paused",
     ),
     Feature(
         "blockdev_backup_discard_source",
