@@ -73,9 +73,9 @@ version-table: ready qemus ## write the table of docs/versions.md anew
 
 .PHONY: test-all-qemus
 test-all-qemus: ready qemus ## every test on each QEMU of `make qemus` (ARGS="-k bitmap")
-	@code=0; for qemu in $${QBPROP_QEMUS:-build/qemus}/*/bin/qemu-system-x86_64; do \
-		echo "== $$qemu"; \
-		QEMU_PROG=$$(realpath $$qemu) $(PYTHON) -m pytest $(ARGS) || code=1; \
+	@code=0; for bin in $${QBPROP_QEMUS:-build/qemus}/*/bin; do \
+		echo "== $$bin"; \
+		PATH=$$(realpath $$bin):$$PATH $(PYTHON) -m pytest $(ARGS) || code=1; \
 	done; exit $$code
 
 .PHONY: clean

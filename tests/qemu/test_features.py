@@ -1,7 +1,10 @@
 """Features are read out of the schema that QEMU gives of itself."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from subprocess import PIPE, run
 from typing import Any, cast
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from qbprop.errors import EnvironmentProblem
 from qbprop.qemu import features as module
 from qbprop.qemu.binaries import Binaries, program_version
-from qbprop.qemu.features import TABLE, Schema, probe
+from qbprop.qemu.features import TABLE, TRIALS, Schema, probe
 from qbprop.qemu.monitor import Command, Error, Monitor, Reply
 from qbprop.qemu.process import QemuProcess
 
@@ -22,15 +25,17 @@ class Recorded:
 
     version: Reply
     entities: Entities
+    trials: list[Reply]
 
     def execute_all(self, commands: Iterable[Command]) -> list[Reply]:
-        return [self.version, self.entities]
+        return [self.version, self.entities, *self.trials]
 
 
 def recorded(qemu: QemuProcess) -> Recorded:
     monitor = qemu.monitor
     version = monitor.execute(Command("query-version"))
-    return Recorded(version, cast("Entities", monitor.execute(Command("query-qmp-schema"))))
+    entities = cast("Entities", monitor.execute(Command("query-qmp-schema")))
+    return Recorded(version, entities, monitor.execute_all(list(TRIALS.values())))
 
 
 def probe_recorded(answer: Recorded) -> module.Features:
@@ -63,12 +68,52 @@ def test_features_agree_with_what_qemu_accepts(qemu: QemuProcess) -> None:
             qemu, "block-export-add", **export, bitmaps=[{"node": "n", "name": "b"}]
         ),
         "human_monitor_command": trial(qemu, "human-monitor-command"),
+        "copy_before_write": trial(qemu, "blockdev-add", driver="copy-before-write"),
     }
-    refused = ("is unexpected", "has not been found", "Invalid parameter type")
+    refused = (
+        "is unexpected",
+        "has not been found",
+        "Invalid parameter type",
+        "Invalid parameter 'c",
+    )
     accepted = {name: not any(word in text for word in refused) for name, text in texts.items()}
     found = asdict(qemu.features)
-    del found["version"]
-    assert found == accepted, texts
+    assert {name: found[name] for name in accepted} == accepted, texts
+
+
+def test_what_a_group_refuses_first(qemu: QemuProcess) -> None:
+    backup = {"job-id": "j", "device": "nowhere", "target": "y", "sync": "full"}
+    text = trial(
+        qemu,
+        "transaction",
+        actions=[{"type": "blockdev-backup", "data": backup}, {"type": "abort", "data": {}}],
+        properties={"completion-mode": "grouped"},
+    )
+    assert qemu.features.groups_checked_first == ("completion-mode" in text), text
+
+
+def test_whose_the_copy_bitmap_is(qemu: QemuProcess) -> None:
+    for name in ("a", "b"):
+        null = {"driver": "null-co", "node-name": name, "size": 65536, "read-zeroes": True}
+        assert qemu.monitor.execute(Command("blockdev-add", null)) == {}
+    backup = {"job-id": "j", "device": "a", "target": "b", "sync": "none", "filter-node-name": "f"}
+    assert qemu.monitor.execute(Command("blockdev-backup", backup)) == {}
+    nodes = cast("Entities", qemu.monitor.execute(Command("query-named-block-nodes")))
+    bitmaps = {node["node-name"]: len(node.get("dirty-bitmaps", ())) for node in nodes}
+    assert bitmaps["a"] == (0 if qemu.features.copy_bitmap_on_filter else 1)
+    assert bool(bitmaps["f"]) == qemu.features.copy_before_write
+
+
+def test_whether_zeroing_frees_clusters_without_discard(
+    qemu: QemuProcess, binaries: Binaries, tmp_path: Path
+) -> None:
+    image = tmp_path / "a.qcow2"
+    run([binaries.img, "create", "-q", "-f", "qcow2", image, "64k"], check=True)
+    requests = ["-c", "write -q 0 64k", "-c", "write -q -z -u 0 64k"]
+    run([binaries.io, "-d", "off", *requests, image], check=True)
+    told = run([binaries.img, "map", "--output=json", image], check=True, stdout=PIPE).stdout
+    (extent,) = json.loads(told)
+    assert qemu.features.unmap_needs_discard == ("offset" in extent)
 
 
 def test_version_is_qemus_own(qemu: QemuProcess, binaries: Binaries) -> None:
@@ -104,7 +149,7 @@ def test_a_qemu_without_something_essential_is_refused(qemu: QemuProcess) -> Non
 def test_an_answer_that_is_no_schema_is_refused() -> None:
     refusal = Error("CommandNotFound", "no")
     with pytest.raises(EnvironmentProblem, match="cannot describe itself"):
-        probe(cast("Monitor", Recorded({}, cast("Entities", refusal))))
+        probe(cast("Monitor", Recorded({}, cast("Entities", refusal), [refusal])))
 
 
 def test_schema_tells_commands_from_events_and_types(qemu: QemuProcess) -> None:

@@ -301,6 +301,7 @@ AMBIGUOUS = {
     Reason.ALREADY_ALLOCATED: {Reason.PAST_END},
     Reason.EMPTY_RANGE: {Reason.PAST_END},
     Reason.EXPORT_NODE_NOT_FOUND: {Reason.RESIZE_NOT_FOUND},
+    Reason.DEVICE_IN_USE: {Reason.DEVICE_IN_USE, Reason.NODE_BUSY},
     Reason.COPY_BEFORE_FAILED: {Reason.PAST_END, Reason.COPY_BEFORE_FAILED},
 }
 """A reason whose text is also that of one that is tried before."""

@@ -32,6 +32,7 @@ class Mirror:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.qemus = folder / "qemus"
+        self.uri = f"file:{folder / 'mirror'}"
         self.pool = folder / "mirror" / "pool"
         self.pool.mkdir(parents=True)
         (folder / "apt.conf").write_text(UNSIGNED)

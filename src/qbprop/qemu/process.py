@@ -70,7 +70,7 @@ class QemuProcess:
                             *(*binaries.under, str(binaries.system.absolute())),
                             *("-machine", "none", "-nodefaults", "-display", "none", "-S"),
                             *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}"),
-                            *("-mon", "chardev=monitor,mode=control"),
+                            *("-qmp", "chardev:monitor"),
                         ],
                         cwd=folder,
                         stdin=subprocess.DEVNULL,
