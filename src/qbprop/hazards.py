@@ -64,6 +64,7 @@ EXPORTED_RESIZE = Hazard(
     "a resize of a disk whose bitmap another's export has", frozenset({"crash"})
 )
 EXPORTED_FILTER = Hazard("the end of a filter whose bitmap is exported", frozenset({"crash"}))
+CONCLUDED = Hazard("a look at the nodes behind a job that has concluded", frozenset({"crash"}))
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -77,6 +78,7 @@ HAZARDS = (
     HELD_COPY,
     EXPORTED_RESIZE,
     EXPORTED_FILTER,
+    CONCLUDED,
 )
 
 
@@ -127,6 +129,8 @@ class Hazards:
             node = before.find(operation.node)
             if node is not None and node.image in self._freed:
                 yield COMPRESSED_REUSE
+        if any(job.status == "concluded" for job in expected.alive.values()):
+            yield CONCLUDED
 
 
 def _is_refused(expected: Expectation, reason: Reason) -> bool:

@@ -63,6 +63,8 @@ def test_no_operation_can_be_left_out(path: Path, pytestconfig: pytest.Config) -
     (operations,) = trace.examples
     lab = Lab(find_binaries(pytestconfig.getoption("--qemu")), timeout=HANG_SECONDS)
     with lab.session() as session:
+        if trace.header.finding.id not in known_ids(shipped_known(), session.driver.version):
+            pytest.skip("this QEMU is not known to have this bug")
         for index in range(len(operations)):
             shorter = operations[:index] + operations[index + 1 :]
             finding = play(session, [shorter])

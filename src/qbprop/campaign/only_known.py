@@ -7,6 +7,7 @@ from typing import Literal
 from qbprop.campaign.known import KnownFinding
 from qbprop.lab import Lab
 from qbprop.replay import play
+from qbprop_model.operations import InvalidOperationError
 
 TRIES = 5
 """Tries of a trace that shows nothing: some findings are racy."""
@@ -19,12 +20,13 @@ HANG_SECONDS = 2.0
 class Tried:
     """What became of a known finding: it is there, it is fixed, or another one came.
 
-    ``listed`` tells whether the list says that this QEMU has it.
+    ``listed`` tells whether the list says that this QEMU has it. It is untried where this QEMU
+    cannot do what the trace does.
     """
 
     entry: KnownFinding
     listed: bool
-    outcome: Literal["there", "fixed", "another"]
+    outcome: Literal["there", "fixed", "another", "untried"]
 
     def line(self) -> str:
         """For people."""
@@ -63,7 +65,10 @@ def _try(lab: Lab, entry: KnownFinding, family: set[str]) -> Tried:
         with lab.session() as session:
             driver = session.driver
             listed = entry.concerns(driver.version, driver.features)
-            finding = play(session, examples)
+            try:
+                finding = play(session, examples)
+            except InvalidOperationError:
+                return Tried(entry, listed, "untried")
         if finding is not None:
             outcome = "there" if finding.id in family else "another"
             break
