@@ -165,7 +165,8 @@ def _(op: Resize, world: State) -> Outcome:
     name, node = world.resolve(op.node, Reason.RESIZE_NOT_FOUND)
     if node.filters is not None:
         raise Refused(Reason.DEVICE_IN_USE, op.node if op.node == node.drive else "")
-    if any(job.active and job.node == name and job.backs_target for job in world.jobs.values()):
+    jobs = [job for job in world.jobs.values() if job.active and job.node == name]
+    if jobs and jobs[-1].backs_target:  # the filter of a later job comes between
         raise Refused(Reason.DEVICE_IN_USE, name)
     exports = (each for each in world.exports.values() if each.node == name)
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
