@@ -9,6 +9,7 @@ from qbprop.campaign.statistics import Statistics
 from qbprop.campaign.watch import KNOWN_HANG_SECONDS, Watch, WatchedSession
 from qbprop.findings import HangFinding
 from qbprop.hazards import FAILED_ENABLE, GROUP_UNDONE, Hazard
+from qbprop_model.traits import Traits
 
 FULL = 10.0
 
@@ -31,6 +32,6 @@ def test_only_where_a_hang_is_no_news_the_wait_is_short(
     watch = Watch(Statistics(), max_seconds=60, max_examples=None, tick=nothing, note=nothing)
     if known:
         watch.hidden.add(HangFinding(GROUP_UNDONE.label, "", "", "").id)
-    driver: Any = SimpleNamespace(timeout=FULL)
+    driver: Any = SimpleNamespace(timeout=FULL, features=SimpleNamespace(traits=Traits()))
     session = WatchedSession(driver, None, watch)
     assert session.patience(hazard) == seconds
