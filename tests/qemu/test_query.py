@@ -16,6 +16,12 @@ def node(count: int, where: str = "drive0", **more: Any) -> dict[str, Any]:
     return {"node-name": where, "dirty-bitmaps": [{"count": count, "recording": False, **more}]}
 
 
+def of_filter(*counts: int) -> dict[str, Any]:
+    """A filter that has the copy bitmap, too, behind its own."""
+    bitmaps = [{"count": count, "recording": False} for count in counts]
+    return {"node-name": "#block123", "dirty-bitmaps": bitmaps}
+
+
 @pytest.mark.parametrize(
     ("jobs", "nodes", "bytes_in_hand"),
     [
@@ -24,6 +30,7 @@ def node(count: int, where: str = "drive0", **more: Any) -> dict[str, Any]:
         ([job(1), job(4)], [node(9), node(6, "drive1")], 0),
         ([job(1), job(3, "concluded")], [node(9)], 0),
         ([job(1)], [node(9), node(5, "filter0")], 0),
+        ([job(1)], [node(0) | {"dirty-bitmaps": []}, of_filter(10, 0, 7)], 2),
         ([job(1)], [node(9), node(5, "drive1", name="bitmap0")], 0),
         ([job(1)], [node(9), node(5, "drive1") | {"dirty-bitmaps": []}], 0),
     ],

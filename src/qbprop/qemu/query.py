@@ -57,20 +57,19 @@ def has_copied(job: str, jobs: Sequence[Mapping[str, Any]]) -> bool:
 def in_hand(jobs: Sequence[Mapping[str, Any]], nodes: Sequence[Mapping[str, Any]]) -> int:
     """Bytes that jobs are about to copy: neither copied nor in their copy bitmaps any more.
 
-    A copy bitmap has no name and does not record; it belongs to the disk, not to the filter.
+    A copy bitmap has no name and does not record; it belongs to the disk, or to the filter,
+    behind the two that a filter keeps for itself.
     """
     left = sum(
         job["total-progress"] - job["current-progress"]
         for job in jobs
         if job["status"] not in ("concluded", "aborting")
     )
-    waiting = sum(
-        int(entry["count"])
-        for node in nodes
-        if node["node-name"] in NODES
-        for entry in node.get("dirty-bitmaps", ())
-        if "name" not in entry and not entry["recording"]
-    )
+    waiting = 0
+    for node in nodes:
+        entries = node.get("dirty-bitmaps", ())
+        idle = [e["count"] for e in entries if "name" not in e and not e["recording"]]
+        waiting += sum(idle if node["node-name"] in NODES else idle[2:])
     return int(left) - waiting
 
 
