@@ -80,6 +80,7 @@ HAZARDS = (
     EXPORTED_FILTER,
     CONCLUDED,
 )
+"""All of them; where several explain a finding, the first in this order names it."""
 
 
 def known_hazards(ids: Collection[str]) -> frozenset[Hazard]:
@@ -96,8 +97,8 @@ class Hazards:
 
     def see(self, provoked: Collection[Hazard], before: World, after: World) -> None:
         """Note an operation that was performed, and what it has ``provoked``."""
-        lasting = (hazard for hazard in self.active if hazard.lasting)
-        self.active = (*provoked, *lasting)
+        met = {*provoked, *(hazard for hazard in self.active if hazard.lasting)}
+        self.active = tuple(hazard for hazard in HAZARDS if hazard in met)
         for name, image in after.images.items():
             old = before.images.get(name)
             if old is not None and old is not image and _frees_compressed(old, image):
