@@ -138,11 +138,13 @@ def test_no_check_fails_where_qemu_does_as_the_model_says(
 def test_jobs_in_flight_are_waited_for_and_ended(
     lab: Lab, kind: str, transport: Transport, length: int
 ) -> None:
-    story = tell([IN_FLIGHT[:length], HEALTHY[:3]], kind)
+    with lab.driver() as driver:
+        traits = driver.features.traits
+    story = tell([IN_FLIGHT[:length], HEALTHY[:3]], kind, traits=traits)
     assert any(scene.alive for scene in story.examples[0])
     code, output = run(render(story, ABOUT, transport), lab.binaries)
     assert code == BEHAVES, output
-    story = tell([HEALTHY[:3], IN_FLIGHT[:length]], kind)
+    story = tell([HEALTHY[:3], IN_FLIGHT[:length]], kind, traits=traits)
     code, output = run(render(story, ABOUT, transport), lab.binaries)
     assert code == BEHAVES, output
 

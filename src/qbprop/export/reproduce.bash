@@ -352,7 +352,8 @@ pick_node() {
         node+=$piece
         if [[ $piece == *'{' ]]; then ((++depth)); else ((--depth)); fi
         ((depth)) && continue
-        [[ $node == *'"node-name": "'"$1"'"'* ]] && return
+        # Newer QEMUs also list the children of a node, by name.
+        [[ ${node//'"node-name": "'"$1"'", "child"'/} == *'"node-name": "'"$1"'"'* ]] && return
         node=
     done
     wrong "there is no node $1"
