@@ -41,6 +41,9 @@ BAD_EXPORTS = ("", "0export")
 SIZE_LIMIT = 2**63 - 1
 """The largest number QMP accepts for a size or an offset."""
 
+TIMES_LIMIT = 16
+"""How often one fault comes at most, unless it comes for ever."""
+
 DRIVE_FAULTS = 5
 """How often requests to a drive may fail in all: the human monitor's lines have 1023 bytes."""
 
@@ -141,7 +144,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         _natural("offset", self.offset)
-        _natural("times", self.times)
+        _natural("times", self.times, TIMES_LIMIT)
         if self.offset % 512:
             raise InvalidOperationError(f"offset must be a multiple of 512, not {self.offset}")
 

@@ -19,7 +19,7 @@ from qbprop_model.state import State
 @wrong_rule("an error that comes once comes for ever")
 class FaultsStay(Rules):
     def spent(self, fault: Fault) -> tuple[Fault, ...]:
-        return (fault,)
+        return (replace(fault, times=0),)
 
 
 @wrong_rule("an error that comes several times comes once")
