@@ -93,7 +93,7 @@ def holding(world: State) -> list[str]:
 def request(draw: st.DrawFn, world: World, name: str, fault: Fault) -> tuple[Operation, ...]:
     """A request near the fault's byte, mostly of its kind; not every one holds it."""
     node, ref = world.nodes[name], named(draw, world, name)
-    start = max(0, fault.offset - pick(draw, (0, SECTOR, JOB_CLUSTER, 1, -1, LENGTH_LIMIT // 2)))
+    start = max(0, fault.offset - pick(draw, (0, SECTOR, JOB_CLUSTER, -1, -100, LENGTH_LIMIT // 2)))
     end = fault.offset + pick(draw, (1, SECTOR, JOB_CLUSTER, JOB_CLUSTER, 0))
     start, end = min(start, world.size(node)), min(end, world.size(node))
     place: dict[str, Any] = {"node": ref, "offset": start, "length": max(0, end - start)}
@@ -140,7 +140,9 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     for fault in (*reads, *below_target):
         start = max(0, fault.offset // JOB_CLUSTER - below(draw, 2)) * JOB_CLUSTER
         length = min(pick(draw, (JOB_CLUSTER, 3 * JOB_CLUSTER, SECTOR)), size - start)
-        if length > 0:
+        if length > 0 and seldom(draw, 4):
+            draft.add(WriteZeroes(node=name, offset=start, length=length, unmap=True))
+        elif length > 0:
             draft.add(Write(node=name, offset=start, length=length, **data(draw)))
     bitmaps = sorted(scratch.nodes[name].bitmaps)
     image = scratch.images.get(target)
