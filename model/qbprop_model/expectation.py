@@ -41,6 +41,7 @@ class Reason(StrEnum):
     ALREADY_ALLOCATED = auto()  # 1.2: compressed write onto allocated clusters
     SIZE_NOT_ALIGNED = auto()  # 5.1
     SIZE_TOO_LARGE = auto()  # 5.1
+    SIZE_NOT_WRITTEN = auto()  # 7: a fault below qcow2
     GROW_UNSUPPORTED = auto()  # 5.3: qcow2 v2 over a longer backing file
     BACKUP_BITMAP_NOT_FOUND = auto()  # 6.1
     BITMAP_MODE_USELESS = auto()  # 6.1: full or top with never
@@ -61,6 +62,8 @@ class Reason(StrEnum):
     NODE_NAME_TAKEN = auto()  # 6.1: another node has the name of the filter or target
     CHUNK_TOO_SMALL = auto()  # 6.1: max-chunk below the job cluster
     WORKERS_OUT_OF_RANGE = auto()  # 6.1: max-workers 0
+    IO_ERROR = auto()  # 7: EIO of a fault
+    NO_SPACE = auto()  # 7: ENOSPC of a fault
     COPY_BEFORE_FAILED = auto()  # 6.5: a guest's write whose copy the target refused
     JOB_NOT_FOUND = auto()  # 6.4: job-*
     BLOCK_JOB_NOT_FOUND = auto()  # 6.4: block-job-*
@@ -137,8 +140,11 @@ class JobState:
     error: Reason | None = None
 
 
-STOPPED = "ERROR write stop"
-"""Among a job's words: an error of the target at which it stops (6.5)."""
+STOPPED = ("ERROR read stop", "ERROR write stop")
+"""Among a job's words: an error of its disk or its target at which it stops (6.5)."""
+
+FLOOD = "FLOOD"
+"""Among a job's words: it meets the same error for ever and ignores it (6.5)."""
 
 NOISE = "~"
 """Among a job's words: pairs of ``paused`` and ``running``, any number of them (6.4)."""

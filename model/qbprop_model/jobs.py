@@ -24,7 +24,8 @@ class Job:
     ``source`` is the disk's chain before the next change; ``point_in_time`` never moves.
 
     ``status`` is as ``query-jobs`` shows it. ``serial``: one job cluster after the other.
-    ``limited``: its speed limit lets it copy no more. ``faulty``: stopped at an error.
+    ``limited``: its speed limit lets it copy no more. ``faulty``: the error that it has stopped
+    at, as its events tell it. ``lost``: it ended, and how far it had come is open.
     ``group``: the ids of all jobs that end together; empty for a job by itself.
     """
 
@@ -45,13 +46,15 @@ class Job:
     serial: bool = False
     auto_finalize: bool = True
     auto_dismiss: bool = True
+    on_source_error: OnError = "report"
     on_target_error: OnError = "report"
     left: Ranges = ()
     met: Ranges = ()
     status: str = "running"
     limited: bool = False
-    faulty: bool = False
+    faulty: str = ""
     error: Reason | None = None
+    lost: bool = False
     group: tuple[str, ...] = ()
 
     @property

@@ -1,6 +1,7 @@
 """What jobs do between their start and their end (semantics 6.2, 6.4, 6.7)."""
 
 from qbprop_model.bitmap import ceil_div
+from qbprop_model.expectation import Reason
 from qbprop_model.jobs import Job
 from qbprop_model.ranges import Ranges
 
@@ -46,6 +47,16 @@ class LifecycleRules:
         """Whether what was copied uses up the speed limit; it does at once with speed 1 (6.7)."""
         return job.speed > 0
 
-    def error_action(self, job: Job) -> str:
-        """What an I/O error of the target leads to: report, ignore or stop (table of 6.5)."""
-        return "report" if job.on_target_error == "enospc" else job.on_target_error
+    def drags(self, status: str) -> bool:
+        """Whether a member of a group is cancelled where another one fails: in any status (6.6)."""
+        return True
+
+    def error_action(self, job: Job, side: str, reason: Reason) -> str:
+        """What an error leads to: report, ignore or stop (table of 6.5).
+
+        ``side`` is "read" for the job's disk, "write" for its target.
+        """
+        chosen = job.on_source_error if side == "read" else job.on_target_error
+        if chosen == "enospc":
+            return "stop" if reason is Reason.NO_SPACE else "report"
+        return chosen

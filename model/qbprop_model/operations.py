@@ -41,6 +41,12 @@ BAD_EXPORTS = ("", "0export")
 SIZE_LIMIT = 2**63 - 1
 """The largest number QMP accepts for a size or an offset."""
 
+TIMES_LIMIT = 16
+"""How often one fault comes at most, unless it comes for ever."""
+
+DRIVE_FAULTS = 5
+"""How often requests to a drive may fail in all: the human monitor's lines have 1023 bytes."""
+
 CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
 """The cluster sizes of qcow2, 512 bytes to 2 MiB."""
 
@@ -49,6 +55,8 @@ Compat = Literal["1.1", "0.10"]
 SyncMode = Literal["full", "top", "incremental", "bitmap", "none"]
 BitmapMode = Literal["on-success", "never", "always"]
 OnError = Literal["report", "ignore", "stop", "enospc"]
+Request = Literal["read", "write", "write_zeroes", "discard", "flush", "resize"]
+Errno = Literal["EIO", "ENOSPC"]
 
 
 class InvalidOperationError(ValueError):
@@ -122,6 +130,31 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fault:
+    """An error that a node has requests of one kind fail with: those over byte ``offset``.
+
+    ``offset`` is a multiple of 512 and means nothing for a flush or a resize. The first
+    ``times`` such requests fail, with 0 all of them.
+    """
+
+    request: Request
+    offset: int = 0
+    errno: Errno = "EIO"
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        _natural("offset", self.offset)
+        _natural("times", self.times, TIMES_LIMIT)
+        if self.offset % 512:
+            raise InvalidOperationError(f"offset must be a multiple of 512, not {self.offset}")
+
+
+def rules_of(faults: tuple[Fault, ...]) -> int:
+    """How many rules of *blkdebug* faults are: one for each time, one for all times."""
+    return sum(max(fault.times, 1) for fault in faults)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Operation:
     """One step. ``engine`` is the number of the QEMU process it addresses."""
 
@@ -136,7 +169,9 @@ class AddDisk(Operation):
     """Create the images of a chain, top layer first, and open it as node ``node``.
 
     With a ``drive`` name it is attached as a drive (HMP ``drive_add``), else with
-    ``blockdev-add``. The slot must be empty.
+    ``blockdev-add``. The slot must be empty. With ``faults`` (there may be none of them) node
+    ``node`` is a *blkdebug* filter above the top layer, which has requests fail. Those of
+    resizes stand alone: the filter is then below a qcow2 layer, whose file takes no new size.
     """
 
     node: str
@@ -144,10 +179,13 @@ class AddDisk(Operation):
     drive: str | None = None
     discard: Literal["ignore", "unmap"] = "ignore"
     detect_zeroes: Literal["off", "on", "unmap"] = "off"
+    faults: tuple[Fault, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise InvalidOperationError("a disk needs at least one layer")
+        if self.drive is not None and rules_of(self.faults or ()) > DRIVE_FAULTS:
+            raise InvalidOperationError(f"faults of a drive come {DRIVE_FAULTS} times at most")
 
 
 # --- guest I/O -----------------------------------------------------------------------------
@@ -226,6 +264,42 @@ class Discard(Operation):
     def __post_init__(self) -> None:
         _natural("offset", self.offset)
         _natural("length", self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldWrite(Operation, _Sourced):
+    """A guest's write that gets as far as the disk's *blkdebug* filter and is held there.
+
+    Until it is released nothing is done that would wait for it for ever.
+    """
+
+    node: str
+    offset: int
+    length: int
+
+    def __post_init__(self) -> None:
+        _Sourced.__post_init__(self)
+        _natural("offset", self.offset)
+        _natural("length", self.length)
+
+    @property
+    def write(self) -> Write:
+        """The write that comes of it."""
+        return Write(
+            engine=self.engine,
+            node=self.node,
+            offset=self.offset,
+            length=self.length,
+            fill=self.fill,
+            stamp=self.stamp,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseWrite(Operation):
+    """The write that is held at disk ``node`` goes on; its reply is the reply to this."""
+
+    node: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,8 +464,11 @@ class BlockdevBackup(_BackupJob):
     """``blockdev-backup`` onto a node opened on file ``target``.
 
     The target node is opened before, under the target's name, and closed when the job has
-    concluded; the file must exist. Meanwhile guests may read it.
+    concluded; the file must exist. Meanwhile guests may read it. ``faults`` are those of the
+    target's node, as in :class:`AddDisk`.
     """
+
+    faults: tuple[Fault, ...] = ()
 
 
 Backup = DriveBackup | BlockdevBackup
@@ -539,6 +616,8 @@ OPERATIONS: tuple[type[Operation], ...] = (
     WriteCompressed,
     WriteZeroes,
     Discard,
+    HoldWrite,
+    ReleaseWrite,
     Resize,
     BitmapAdd,
     BitmapRemove,

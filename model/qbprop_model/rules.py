@@ -2,9 +2,10 @@
 
 from qbprop_model.bitmap import BitmapRules
 from qbprop_model.exports import ExportRules
+from qbprop_model.faults import FaultRules
 from qbprop_model.jobs import JobRules
 from qbprop_model.lifecycle import LifecycleRules
 
 
-class Rules(BitmapRules, ExportRules, JobRules, LifecycleRules):
-    """What QEMU keeps, or is documented to keep: bitmaps, disks, exports and jobs."""
+class Rules(BitmapRules, ExportRules, JobRules, LifecycleRules, FaultRules):
+    """What QEMU keeps, or is documented to keep: bitmaps, disks, exports, jobs and faults."""

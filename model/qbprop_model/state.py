@@ -10,7 +10,7 @@ from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal
 from qbprop_model.exports import Export
 from qbprop_model.image import Chain, Image, Refused
 from qbprop_model.jobs import Job
-from qbprop_model.operations import DRIVES, NODES, InvalidOperationError
+from qbprop_model.operations import DRIVES, NODES, Fault, HoldWrite, InvalidOperationError
 from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
 from qbprop_model.traits import Traits
@@ -18,7 +18,10 @@ from qbprop_model.traits import Traits
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An open node. ``image`` names the top layer; ``filters`` the node it filters, if any."""
+    """An open node. ``image`` names the top layer; ``filters`` the node it filters, if any.
+
+    ``unflushed``: written to since its last flush.
+    """
 
     image: str
     drive: str | None = None
@@ -26,6 +29,7 @@ class Node:
     detect_zeroes: str = "off"
     bitmaps: Mapping[str, Bitmap] = field(default_factory=dict)
     filters: str | None = None
+    unflushed: bool = False
 
     def with_bitmap(self, name: str, bitmap: Bitmap) -> "Node":
         """The node with one bitmap added or replaced."""
@@ -59,8 +63,10 @@ class State:
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
     ``vague`` names the images whose bytes are open, ``opened`` the targets that are open as
-    nodes. ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``,
-    the ``words`` and ``ends`` of its jobs, and the targets of those that have ``concluded``.
+    nodes. ``faults`` has those that are left of each node at which requests may fail, and of
+    each image that may refuse a new size; ``held`` the guest's write that is held at a disk.
+    ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the
+    ``words`` and ``ends`` of its jobs, and the targets of those that have ``concluded``.
     """
 
     def __init__(self, rules: Rules | None = None, traits: Traits | None = None) -> None:
@@ -72,6 +78,8 @@ class State:
         self.roots: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
         self.exports: dict[str, Export] = {}
+        self.faults: dict[str, tuple[Fault, ...]] = {}
+        self.held: dict[str, HoldWrite] = {}
         self.vague: frozenset[str] = frozenset()
         self.opened: frozenset[str] = frozenset()
         self.removing: tuple[tuple[str, str], ...] = ()
@@ -83,8 +91,9 @@ class State:
         """A state that can be changed without changing this one."""
         new = type(self).__new__(type(self))
         new.__dict__.update(self.__dict__)
-        for name in ("engines", "images", "nodes", "roots", "jobs", "exports", "words", "ends"):
-            setattr(new, name, dict(getattr(self, name)))
+        for name, value in self.__dict__.items():
+            if isinstance(value, dict):
+                new.__dict__[name] = value.copy()
         return new
 
     def contents(self, name: str) -> Contents | None:
@@ -170,6 +179,10 @@ class State:
     def chain(self, image: str) -> Chain:
         """The layers of an image, top first."""
         return tuple(self.images[name] for name in self.chain_names(image))
+
+    def unreadable(self, node: str) -> bool:
+        """Whether some read of a node still fails."""
+        return any(fault.request == "read" for fault in self.faults.get(node, ()))
 
     def size(self, node: Node) -> int:
         """Length of a node in bytes."""

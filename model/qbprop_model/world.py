@@ -7,6 +7,7 @@ import numpy as np
 
 from qbprop_model.bitmap import Bitmap, ceil_div
 from qbprop_model.effects import effect
+from qbprop_model.effects.holds import check_beside
 from qbprop_model.expectation import (
     NOISE,
     Anonymous,
@@ -33,6 +34,8 @@ class World(State):
         """
         if operation.engine not in self.engines:
             raise InvalidOperationError(f"there is no engine {operation.engine}")
+        if self.held:
+            check_beside(operation, self)
         before = self.named_bitmaps()
         trial = self.copy()
         trial.begin_step()
@@ -59,14 +62,15 @@ class World(State):
         """What must hold at the end of an example: every digest, every byte, every allocation."""
         self.begin_step()
         busy = {job.target for job in self.jobs.values() if job.active}
-        disks = tuple(name for name, node in self.nodes.items() if node.filters is None)
+        disks = {name: node.image for name, node in self.nodes.items() if node.filters is None}
+        read = (image if self.unreadable(name) else name for name, image in disks.items())
         targets = tuple(
             name
             for name in self.images
             if "." not in name and not busy.intersection(self.chain_names(name))
         )
-        everything = self._expect(Outcome(contents=(*disks, *targets)), self.named_bitmaps())
-        tops = {name: self.images[self.nodes[name].image] for name in disks}
+        everything = self._expect(Outcome(contents=(*read, *targets)), self.named_bitmaps())
+        tops = {name: self.images[image] for name, image in disks.items()}
         allocated = {name: top.allocated for name, top in tops.items() if top.format == "qcow2"}
         return replace(everything, allocated=allocated)
 
@@ -109,8 +113,8 @@ class World(State):
         )
 
     def _offset(self, job: Job) -> int | None:
-        """What ``query-jobs`` tells of the progress; open behind a failure that was not exact."""
-        return None if job.error and job.target in self.vague else job.offset
+        """What ``query-jobs`` tells of the progress."""
+        return None if job.lost else job.offset
 
     def _anonymous(self) -> Iterator[Anonymous]:
         """The bitmaps that jobs keep for themselves (semantics 4)."""

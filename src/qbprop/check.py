@@ -111,6 +111,8 @@ def check_extents(name: str, expected: Expectation, observed: Observation) -> No
 _NOISE = r"(?:paused running )*"
 _TEXTS = {
     Reason.ALREADY_ALLOCATED: "Input/output error",
+    Reason.IO_ERROR: "Input/output error",
+    Reason.NO_SPACE: "No space left on device",
     Reason.JOB_CANCELLED: "Operation canceled",
 }
 """How the error of a job reads."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from qbprop.findings import KINDS
-from qbprop_model.expectation import Expectation, Reason
+from qbprop_model.expectation import FLOOD, Expectation, Reason
 from qbprop_model.image import Alloc, Image
 from qbprop_model.operations import (
     Abort,
@@ -65,6 +65,8 @@ EXPORTED_RESIZE = Hazard(
 )
 EXPORTED_FILTER = Hazard("the end of a filter whose bitmap is exported", frozenset({"crash"}))
 CONCLUDED = Hazard("a look at the nodes behind a job that has concluded", frozenset({"crash"}))
+IGNORED_FOR_EVER = Hazard("a lasting error that a job ignores", frozenset({"hang"}), lasting=True)
+FAILED_RESIZE = Hazard("a new size that cannot be written", frozenset({"fields"}))
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -79,6 +81,8 @@ HAZARDS = (
     EXPORTED_RESIZE,
     EXPORTED_FILTER,
     CONCLUDED,
+    IGNORED_FOR_EVER,
+    FAILED_RESIZE,
 )
 """All of them; where several explain a finding, the first in this order names it."""
 
@@ -126,6 +130,10 @@ class Hazards:
             yield EXPORTED_FILTER
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE
+        if any(FLOOD in words for words in expected.words.values()):
+            yield IGNORED_FOR_EVER
+        if expected.refusal is not None and expected.refusal.reason is Reason.SIZE_NOT_WRITTEN:
+            yield FAILED_RESIZE
         if isinstance(operation, WriteCompressed):
             node = before.find(operation.node)
             if node is not None and node.image in self._freed:

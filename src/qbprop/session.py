@@ -22,10 +22,17 @@ from qbprop.hazards import Hazard, Hazards
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
-from qbprop.qemu.performer import ERROR_STOPPED
+from qbprop.qemu.performer import ENDLESS, ERROR_STOPPED
 from qbprop.qemu.process import QemuDied, QemuGone
-from qbprop_model.expectation import STOPPED, Contents, Expectation
-from qbprop_model.operations import InvalidOperationError, Operation, operation_name
+from qbprop_model.expectation import FLOOD, STOPPED, Contents, Expectation
+from qbprop_model.operations import (
+    Flush,
+    HoldWrite,
+    InvalidOperationError,
+    Operation,
+    ReleaseWrite,
+    operation_name,
+)
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
 
@@ -53,7 +60,9 @@ def rests(expected: Expectation) -> dict[str, str]:
     found = {}
     for job, words in expected.words.items():
         statuses = [word for word in words if word.islower() and word.isalpha()]
-        if words[-2:-1] == (STOPPED,):
+        if FLOOD in words:
+            found[job] = ENDLESS
+        elif words[-2:-1] and words[-2] in STOPPED:
             found[job] = ERROR_STOPPED
         elif statuses:
             found[job] = statuses[-1]
@@ -91,6 +100,12 @@ class _Performed:
     expected: Expectation
     observation: Callable[[], Observation]
     patience: float
+
+
+def _needs_nbd(operation: Operation, expected: Expectation) -> bool:
+    """Whether HMP ``qemu-io`` cannot perform an operation, or looks fine when it fails."""
+    held = isinstance(operation, HoldWrite | ReleaseWrite)
+    return held or (isinstance(operation, Flush) and expected.refusal is not None)
 
 
 Observer = Callable[[Step], None]
@@ -170,6 +185,8 @@ class Session:
             raise InvalidOperationError(f"{name} needs another QEMU, or libnbd (qbprop doctor)")
         world = self.world.copy()
         expected = world.apply(operation)
+        if self.driver.transport == "hmp" and _needs_nbd(operation, expected):
+            raise InvalidOperationError("the human monitor cannot do that, or does not tell")
         provoked = tuple(self._hazards.provoked(operation, expected, self.world))
         if not accepts(expected, provoked):
             raise InvalidOperationError("an operation that is not wanted")
@@ -243,14 +260,19 @@ class Session:
             if thorough:
                 self._check_contents("end", expected)
                 self._check_allocation(expected)
+                self.driver.close_disks()
+                self._check_contents("end", expected, closed=True)
                 self._check_images()
         except QemuGone as gone:
             raise self._placed(self._life("end", "nothing due", gone)) from gone
         except Finding as finding:
             raise self._placed(finding) from None
 
-    def _check_contents(self, name: str, expected: Expectation) -> None:
+    def _check_contents(self, name: str, expected: Expectation, *, closed: bool = False) -> None:
+        """Compare bytes; the layers of disks ("drive0.0") only once the disks are ``closed``."""
         for where, contents in expected.contents.items():
+            if ("." in where) != closed:
+                continue
             kind = "disk" if where in self.world.nodes else "target"
             difference = self.driver.differences(where, contents)
             if isinstance(difference, Refused):
@@ -295,7 +317,6 @@ class Session:
             )
 
     def _check_images(self) -> None:
-        self.driver.close_disks()
         for name in self.world.images:
             problem = self.driver.check_image(name)
             if problem is not None:

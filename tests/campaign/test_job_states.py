@@ -40,7 +40,7 @@ def test_a_command_counts_for_its_job_and_others_for_all() -> None:
 def test_a_job_that_stopped_at_an_error_is_told_from_a_paused_one() -> None:
     paused = replace(a_job(), status="paused")
     assert state_of(paused) == "paused"
-    assert state_of(replace(paused, faulty=True)) == "error-stopped"
+    assert state_of(replace(paused, faulty="ERROR read stop")) == "error-stopped"
 
 
 def test_a_job_that_has_concluded_is_not_in_flight() -> None:

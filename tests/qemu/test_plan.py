@@ -48,6 +48,8 @@ EVERY = [
     op.WriteCompressed(node="drive0", offset=0, length=512, stamp=1),
     op.WriteZeroes(node="drive0", offset=0, length=1),
     op.Discard(node="drive0", offset=0, length=1),
+    op.HoldWrite(node="drive0", offset=0, length=1, stamp=1),
+    op.ReleaseWrite(node="drive0"),
     op.Resize(node="drive0", size=512),
     op.BitmapAdd(node="drive0", name="bitmap0"),
     op.BitmapRemove(node="drive0", name="bitmap0"),
@@ -114,11 +116,116 @@ def test_a_chain_is_made_from_the_bottom_up() -> None:
 def test_a_drive_is_added_by_the_human_monitor() -> None:
     made = plan(op.AddDisk(node="drive1", layers=(SMALL,), drive="device1", detect_zeroes="on"))
     assert made.main == HumanCommand(
-        "drive_add 0 if=none,id=device1,node-name=drive1,driver=qcow2,discard=ignore,"
+        "drive_add 0 if=none,id=device1,driver=qcow2,node-name=drive1,discard=ignore,"
         "detect-zeroes=on,file.driver=file,file.filename=drive1.0.img",
         "OK",
     )
     assert made.then == (AttachGuest("drive1", "device1"),)
+
+
+FAULTS = (
+    op.Fault(request="read", offset=1024, errno="ENOSPC", times=0),
+    op.Fault(request="write_zeroes", times=2),
+    op.Fault(request="flush"),
+)
+RULES = [
+    {"event": "none", "errno": 28, "iotype": "read", "sector": 2},
+    {"event": "none", "errno": 5, "iotype": "write-zeroes", "sector": 0, "once": True},
+    {"event": "none", "errno": 5, "iotype": "write-zeroes", "sector": 0, "once": True},
+    {"event": "none", "errno": 5, "iotype": "flush", "once": True},
+]
+
+
+def test_faults_are_rules_of_a_filter_above_the_format() -> None:
+    made = plan(op.AddDisk(node="drive1", layers=(SMALL,), discard="unmap", faults=FAULTS))
+    assert made.main == Command(
+        "blockdev-add",
+        {
+            "driver": "blkdebug",
+            "node-name": "drive1",
+            "discard": "unmap",
+            "detect-zeroes": "off",
+            "inject-error": RULES,
+            "image": {
+                "driver": "qcow2",
+                "discard": "unmap",
+                "file": {"driver": "file", "filename": "drive1.0.img"},
+            },
+        },
+    )
+
+
+def test_a_file_that_takes_no_new_size_has_its_filter_below_the_format() -> None:
+    fault = op.Fault(request="resize", errno="ENOSPC", times=0)
+    made = plan(op.AddDisk(node="drive1", layers=(SMALL,), faults=(fault,)))
+    rule = {"event": "none", "errno": 28, "iotype": "write", "sector": 0}
+    protocol = {"driver": "file", "filename": "drive1.0.img"}
+    assert made.main == Command(
+        "blockdev-add",
+        {
+            "driver": "qcow2",
+            "node-name": "drive1",
+            "discard": "ignore",
+            "detect-zeroes": "off",
+            "file": {
+                "driver": "blkdebug",
+                "align": 512,
+                "image": protocol,
+                "inject-error": [rule],
+            },
+        },
+    )
+
+
+def test_a_filter_without_faults_has_no_rules() -> None:
+    made = plan(op.AddDisk(node="drive1", layers=(SMALL,), faults=()))
+    assert isinstance(made.main, Command)
+    assert made.main.arguments["driver"] == "blkdebug"
+    assert "inject-error" not in made.main.arguments
+
+
+def test_the_rules_of_a_drive_are_dotted_words() -> None:
+    made = plan(op.AddDisk(node="drive1", layers=(SMALL,), drive="device1", faults=FAULTS[2:]))
+    assert made.main == HumanCommand(
+        "drive_add 0 if=none,id=device1,discard=ignore,detect-zeroes=off,driver=blkdebug,"
+        "node-name=drive1,inject-error.0.event=none,inject-error.0.errno=5,"
+        "inject-error.0.iotype=flush,inject-error.0.once=on,image.driver=qcow2,"
+        "image.discard=ignore,image.file.driver=file,image.file.filename=drive1.0.img",
+        "OK",
+    )
+
+
+def test_the_line_of_a_drive_is_not_too_long_for_the_human_monitor() -> None:
+    last = (16 << 40) - 512
+    fault = op.Fault(request="write_zeroes", offset=last, errno="ENOSPC", times=op.DRIVE_FAULTS)
+    disk = op.AddDisk(
+        node="drive1",
+        layers=(SMALL,),
+        drive="device1",
+        discard="unmap",
+        detect_zeroes="unmap",
+        faults=(fault,),
+    )
+    line = plan(disk).main
+    assert isinstance(line, HumanCommand)
+    assert len(line.line.partition(" 0 ")[2]) < 1024
+    with pytest.raises(op.InvalidOperationError):
+        replace(disk, faults=(fault, fault))
+
+
+def test_a_target_with_faults_is_opened_below_them() -> None:
+    backup = op.BlockdevBackup(node="drive0", target="target0", sync="full", faults=FAULTS[:1])
+    (opened, _), *_ = plan(backup).prepare
+    protocol = {"driver": "file", "filename": "target0.img"}
+    assert resolve(opened, lambda _: "raw") == Command(
+        "blockdev-add",
+        {
+            "driver": "blkdebug",
+            "node-name": "target0",
+            "inject-error": RULES[:1],
+            "image": {"driver": "raw", "file": protocol},
+        },
+    )
 
 
 @pytest.mark.parametrize(

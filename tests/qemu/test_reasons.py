@@ -47,6 +47,11 @@ def compressed(offset: int, length: int, node: str = "drive0") -> op.WriteCompre
     return op.WriteCompressed(node=node, offset=offset, length=length, fill=1)
 
 
+def broken(request: op.Request, errno: op.Errno = "EIO") -> op.AddDisk:
+    fault = op.Fault(request=request, errno=errno)
+    return replace(DISK, discard="unmap", faults=(fault,))
+
+
 DISK = disk("drive0")
 OVERLAY = (op.Layer(size=MIB, compat="0.10"), op.Layer(size=2 * MIB))
 CLEAR = op.BitmapClear(node="drive0", name="b")
@@ -228,6 +233,23 @@ CASES += [
             op.Write(node="drive0", offset=0, length=1, fill=2),
         ],
     ),
+    (Reason.IO_ERROR, "", [broken("read"), op.Read(node="drive0", offset=0, length=1)]),
+    (Reason.IO_ERROR, "", [broken("write"), op.Write(node="drive0", offset=0, length=1, fill=1)]),
+    (
+        Reason.NO_SPACE,
+        "",
+        [broken("write_zeroes", "ENOSPC"), op.WriteZeroes(node="drive0", offset=0, length=1)],
+    ),
+    (
+        Reason.NO_SPACE,
+        "",
+        [broken("discard", "ENOSPC"), op.Discard(node="drive0", offset=0, length=512)],
+    ),
+    (
+        Reason.SIZE_NOT_WRITTEN,
+        "",
+        [broken("resize", "ENOSPC"), op.Resize(node="drive0", size=2 * MIB)],
+    ),
     (Reason.CHUNK_TOO_SMALL, "65536", [DISK, image(), backup(max_chunk=4096)]),
     (Reason.WORKERS_OUT_OF_RANGE, "", [DISK, image(), backup(max_workers=0)]),
     (Reason.JOB_NOT_FOUND, "", [op.JobPause(job="job0")]),
@@ -303,6 +325,7 @@ AMBIGUOUS = {
     Reason.EXPORT_NODE_NOT_FOUND: {Reason.RESIZE_NOT_FOUND},
     Reason.DEVICE_IN_USE: {Reason.DEVICE_IN_USE, Reason.NODE_BUSY},
     Reason.COPY_BEFORE_FAILED: {Reason.PAST_END, Reason.COPY_BEFORE_FAILED},
+    Reason.IO_ERROR: {Reason.PAST_END, Reason.COPY_BEFORE_FAILED},
 }
 """A reason whose text is also that of one that is tried before."""
 

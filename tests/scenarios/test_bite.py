@@ -9,7 +9,9 @@ from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 from qbprop.suite.scenarios import SCENARIOS, Scenario, perform
 from qbprop_model.bitmap import Bitmap
+from qbprop_model.expectation import Reason
 from qbprop_model.image import Image
+from qbprop_model.jobs import Job
 from qbprop_model.operations import Backup, BitmapMode
 from qbprop_model.rules import Rules
 
@@ -60,6 +62,21 @@ class NotResized(Rules):
         return super().resize_bitmap(bitmap, 64 << 20)
 
 
+class FailureClears(Rules):
+    def thaw(self, bitmap: Bitmap, mode: BitmapMode, *, failed: bool) -> Bitmap:
+        return super().thaw(bitmap, mode, failed=False)
+
+
+class WaitingMembersStay(Rules):
+    def drags(self, status: str) -> bool:
+        return status != "waiting"
+
+
+class ErrorsAreReported(Rules):
+    def error_action(self, job: Job, side: str, reason: Reason) -> str:
+        return "report"
+
+
 BROKEN = {
     "incremental_simple": (KeptOnSuccess, "count"),
     "small_granularity": (CoarserThanAsked, "dirty-set"),
@@ -70,6 +87,10 @@ BROKEN = {
     "sync_dirty_bitmap_not_found": (UnknownTakenForMissing, "reply"),
     "sync_dirty_bitmap_bad_granularity": (AnyGranularity, "reply"),
     "growing_before_backup": (NotResized, "count"),
+    "transaction_failure": (FailureClears, "count"),
+    "transaction_failure_race": (WaitingMembersStay, "events"),
+    "incremental_failure": (FailureClears, "count"),
+    "incremental_pause": (ErrorsAreReported, "hang"),
 }
 
 

@@ -7,7 +7,14 @@ from typing import Any, get_args, get_type_hints
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from qbprop_model.operations import OPERATIONS, SIZE_LIMIT, Action, InvalidOperationError, Operation
+from qbprop_model.operations import (
+    OPERATIONS,
+    SIZE_LIMIT,
+    TIMES_LIMIT,
+    Action,
+    InvalidOperationError,
+    Operation,
+)
 
 _SOURCES: tuple[dict[str, int | None], ...] = (
     {"fill": 0},
@@ -24,6 +31,9 @@ def values(draw: st.DrawFn, cls: Any) -> Any:
     members = {field.name: _field(field.default, hints[field.name]) for field in fields(cls)}
     if "size" in members:
         members["size"] = members["size"].map(lambda size: size // 512 * 512)
+    if "times" in members:
+        members["times"] = members["times"].map(lambda times: times % (TIMES_LIMIT + 1))
+        members["offset"] = members["offset"].map(lambda offset: offset // 512 * 512)
     if "layers" in members:
         members["layers"] = members["layers"].filter(bool)
     arguments = {name: draw(strategy) for name, strategy in members.items()}

@@ -33,6 +33,14 @@ class ResizeRules(CreationRules, ZeroRules):
             return self.shrink(image, size)
         return self.grow(chain, size, step) if size > image.size else image
 
+    def writes_size_alone(self, chain: Chain, size: int) -> bool:
+        """Whether a resize of qcow2 grows it with no more L1 entries and nothing to be zeroed."""
+        image = chain[0]
+        covered = image.cluster_size * (image.cluster_size // (16 if image.extended_l2 else 8))
+        same = ceil_div(size, covered) == ceil_div(image.size, covered)
+        hidden = len(chain) > 1 and chain[1].size > image.size
+        return size > image.size and same and not hidden
+
     def resize_raw(self, image: Image, size: int, step: int) -> Image:
         """Raw: bytes past the exact size are dropped; the node is rounded up to 512 (5.3)."""
         self.fits_host(size)

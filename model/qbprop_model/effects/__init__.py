@@ -1,6 +1,25 @@
 """What each operation does to the World: one module for each family of operations."""
 
-from qbprop_model.effects import backups, bitmaps, exports, guest, images, jobs, transactions
+from qbprop_model.effects import (
+    backups,
+    bitmaps,
+    exports,
+    guest,
+    holds,
+    images,
+    jobs,
+    transactions,
+)
 from qbprop_model.effects.dispatch import effect
 
-__all__ = ["backups", "bitmaps", "effect", "exports", "guest", "images", "jobs", "transactions"]
+__all__ = [
+    "backups",
+    "bitmaps",
+    "effect",
+    "exports",
+    "guest",
+    "holds",
+    "images",
+    "jobs",
+    "transactions",
+]

@@ -46,6 +46,10 @@ def open_target(op: BlockdevBackup, world: State) -> None:
         raise Refused(Reason.NODE_NAME_TAKEN, op.target)
     lock_target(op.target, world)
     world.opened |= {op.target}
+    if any(fault.request == "resize" for fault in op.faults):
+        raise InvalidOperationError("a target is not resized")
+    if op.faults:
+        world.faults[op.target] = op.faults
 
 
 def lock_target(target: str, world: State, *, alone: bool = False) -> None:
@@ -87,6 +91,8 @@ def start_backup(op: Backup, world: State) -> str:
     target = world.images[op.target]
     if op.compress and target.format == "raw":
         raise Refused(Reason.COMPRESS_UNSUPPORTED)
+    if op.compress and op.target in world.faults:
+        raise InvalidOperationError("nothing is compressed through a filter")
     if node.filters is not None:
         raise Refused(Reason.NODE_BUSY, node.drive or name)
     if any(job.target == op.target for job in world.jobs.values() if job.active):
@@ -131,6 +137,7 @@ def start_backup(op: Backup, world: State) -> str:
         serial=serial,
         auto_finalize=op.auto_finalize,
         auto_dismiss=op.auto_dismiss,
+        on_source_error=op.on_source_error,
         on_target_error=op.on_target_error,
         left=copied,
     )

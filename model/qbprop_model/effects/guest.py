@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from qbprop_model.data import SECTOR, all_zero
 from qbprop_model.effects.dispatch import effect
+from qbprop_model.effects.faults import strike
 from qbprop_model.effects.jobs import copy_before
 from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.image import Cell, Chain, Image, Refused
@@ -18,6 +19,7 @@ from qbprop_model.operations import (
     WriteCompressed,
     WriteZeroes,
 )
+from qbprop_model.operations import Request as RequestKind
 from qbprop_model.state import Node, Outcome, State
 
 Request = Read | Write | WriteCompressed | WriteZeroes | Discard
@@ -51,12 +53,6 @@ def detected(op: Write | WriteCompressed, node: Node) -> bool:
     return node.detect_zeroes != "off" and all_zero(op.data, op.offset, op.length)
 
 
-def _detected_unmap(node: Node, world: State) -> bool:
-    """Whether zeroes that were detected free their clusters."""
-    refused = world.traits.unmap_needs_discard and not node.discard
-    return node.detect_zeroes == "unmap" and not refused
-
-
 def _copied_before(op: Request, name: str, world: State) -> Refusal | None:
     """Let the jobs of a disk copy first; the error that the guest gets if that fails (1.2)."""
     try:
@@ -68,10 +64,21 @@ def _copied_before(op: Request, name: str, world: State) -> Refusal | None:
     return None
 
 
+def _failed(world: State, name: str, kind: RequestKind, op: Request) -> Refusal | None:
+    """The error of a fault of the disk; it has set the bits of what would write (1.2, 7.2)."""
+    reason = strike(world, name, kind, op.offset, op.length)
+    if reason is None:
+        return None
+    if kind != "read":
+        _store(world, name, None, op)
+    return Refusal(reason)
+
+
 def _store(world: State, name: str, image: Image | None, op: Request) -> None:
     """Put the written image back; set bits of the disk and of all filters above it."""
     if image is not None:
         world.images[world.nodes[name].image] = image
+    world.nodes[name] = replace(world.nodes[name], unflushed=True)
     for each in (*world.filters(name), name):
         _touch(world, each, op)
 
@@ -85,7 +92,9 @@ def _(op: Read, world: State) -> Outcome:
         if world.contents(op.node) is None:
             raise OpenOutcomeError("the bytes of the target are open")
     else:
-        _, _, chain = _reached(op, world)
+        name, _, chain = _reached(op, world)
+        if failed := _failed(world, name, "read", op):
+            return Outcome(refusal=failed)
     return Outcome(data=world.rules.view_range(chain, op.offset, op.length))
 
 
@@ -93,7 +102,10 @@ def _(op: Read, world: State) -> Outcome:
 def _(op: Flush, world: State) -> Outcome:
     if op.node in world.opened:
         raise InvalidOperationError("guests only read targets")
-    world.resolve(op.node, Reason.GUEST_NOT_FOUND)
+    name, node = _disk(op.node, world)
+    if node.unflushed and (reason := strike(world, name, "flush")):
+        return Outcome(refusal=Refusal(reason))
+    world.nodes[name] = replace(node, unflushed=False)
     return Outcome()
 
 
@@ -102,8 +114,11 @@ def _(op: Write, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
     if failed := _copied_before(op, name, world):
         return Outcome(refusal=failed)
-    if detected(op, node):
-        unmap = _detected_unmap(node, world)
+    zeroes = detected(op, node)
+    if failed := _failed(world, name, "write_zeroes" if zeroes else "write", op):
+        return Outcome(refusal=failed)
+    if zeroes:
+        unmap = node.detect_zeroes == "unmap" and _passes_unmap(world, name)
         image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     else:
         cell = Cell(op.data, world.step)
@@ -124,9 +139,15 @@ def _(op: WriteCompressed, world: State) -> Outcome:
         _touch(world, reached, op)
         return Outcome(refusal=Refusal(Reason.NOT_SUPPORTED))
     rules, step = world.rules, world.step
+    zeroes = detected(op, node)
+    if zeroes and (failed := _failed(world, name, "write_zeroes", op)):
+        return Outcome(refusal=failed)
+    if name in world.faults and not zeroes:
+        _store(world, name, None, op)
+        return Outcome(refusal=Refusal(Reason.NOT_SUPPORTED))
     try:
-        if detected(op, node):
-            unmap = _detected_unmap(node, world)
+        if zeroes:
+            unmap = node.detect_zeroes == "unmap" and _passes_unmap(world, name)
             image = rules.write_zeroes(chain, op.offset, op.length, step, unmap=unmap)
         else:
             image = rules.write_compressed(chain, op.offset, op.length, Cell(op.data, step))
@@ -137,16 +158,22 @@ def _(op: WriteCompressed, world: State) -> Outcome:
     return Outcome()
 
 
+def _passes_unmap(world: State, name: str) -> bool:
+    """Whether a wish to unmap gets to the format: a filter needs ``discard=unmap`` for that."""
+    discard = world.nodes[name].discard
+    if world.traits.unmap_needs_discard:
+        return discard and not world.filters(name)
+    return discard or not (world.filters(name) or name in world.faults)
+
+
 @effect.register
 def _(op: WriteZeroes, world: State) -> Outcome:
-    name, node, chain = _reached(op, world)
+    name, _, chain = _reached(op, world)
     if op.length and (failed := _copied_before(op, name, world)):
         return Outcome(refusal=failed)
-    filtered = bool(world.filters(name))
-    if world.traits.unmap_needs_discard:
-        unmap = op.unmap and node.discard and not filtered
-    else:
-        unmap = op.unmap and (node.discard or not filtered)
+    if failed := _failed(world, name, "write_zeroes", op):
+        return Outcome(refusal=failed)
+    unmap = op.unmap and _passes_unmap(world, name)
     image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     _store(world, name, image, op)
     return Outcome()
@@ -156,6 +183,8 @@ def _(op: WriteZeroes, world: State) -> Outcome:
 def _(op: Discard, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
     if node.discard and not world.filters(name):
+        if failed := _failed(world, name, "discard", op):
+            return Outcome(refusal=failed)
         _store(world, name, world.rules.discard(chain, op.offset, op.length, world.step), op)
     return Outcome()
 
@@ -171,14 +200,20 @@ def _(op: Resize, world: State) -> Outcome:
     exports = (each for each in world.exports.values() if each.node == name)
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
-    image = world.rules.resize(world.chain(node.image), op.size, world.step)
+    chain = world.chain(node.image)
+    image = world.rules.resize(chain, op.size, world.step)
     busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
     if busy:
         # The export of another node has them; which one QEMU names is open.
         raise Refused(Reason.BITMAP_BUSY, busy[0] if len(busy) == 1 else "")
+    if world.faults.get(node.image):
+        if not world.rules.writes_size_alone(chain, op.size):
+            raise OpenOutcomeError("what a resize has done before it fails")
+        strike(world, node.image, "resize")
+        return Outcome(refusal=Refusal(Reason.SIZE_NOT_WRITTEN))
     world.images[node.image] = image
     bitmaps = {
         key: world.rules.resize_bitmap(bitmap, image.size) for key, bitmap in node.bitmaps.items()
     }
-    world.nodes[name] = replace(node, bitmaps=bitmaps)
+    world.nodes[name] = replace(node, bitmaps=bitmaps, unflushed=True)
     return Outcome()

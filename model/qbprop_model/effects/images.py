@@ -50,6 +50,11 @@ def _(op: AddDisk, world: State) -> Outcome:
     )
     if op.drive is not None:
         world.roots[op.drive] = op.node
+    if op.faults is not None:
+        resizes = {fault.request == "resize" for fault in op.faults}
+        if True in resizes and (False in resizes or op.layers[0].format == "raw"):
+            raise InvalidOperationError("faults of resizes stand alone, below a qcow2 layer")
+        world.faults[f"{op.node}.0" if True in resizes else op.node] = op.faults
     return Outcome()
 
 

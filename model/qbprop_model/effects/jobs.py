@@ -3,14 +3,16 @@
 What a job's events tell is a sequence of words: each status it takes; ``PENDING``,
 ``COMPLETED``, ``COMPLETED!`` (with an error) and ``CANCELLED`` for the events of these names;
 ``ERROR read report`` (operation and action) for each BLOCK_JOB_ERROR, ``ERRORS …`` for one or
-more; a word in brackets may be left out; and :data:`~qbprop_model.expectation.NOISE`.
+more; a word in brackets may be left out; :data:`~qbprop_model.expectation.NOISE`; and
+:data:`~qbprop_model.expectation.FLOOD`.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.expectation import NOISE, STOPPED, JobEnd, Reason
+from qbprop_model.effects.faults import Struck, check_cancelled, strike_copy
+from qbprop_model.expectation import FLOOD, NOISE, JobEnd, Reason
 from qbprop_model.image import Alloc, Chain, Image, Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
@@ -42,19 +44,21 @@ def start_jobs(world: State, started: Iterable[str], *, grouped: bool = False) -
 
 def go_on(world: State, ids: Iterable[str]) -> None:
     """Some jobs copy what they can, and end when nothing is left."""
-    failed: dict[str, Reason] = {}
+    failed: dict[str, Refused] = {}
     for job_id in ids:
         job = world.jobs[job_id]
         try:
             copy(world, job_id, world.rules.copied_now(job))
         except Refused as refused:
-            failed[job_id] = refused.refusal.reason
+            failed[job_id] = refused
             continue
         if world.rules.ends_by_itself(world.jobs[job_id]):
             wait_for_group(world, job_id)
-    for job_id, reason in failed.items():
+    if any(len(failed.keys() & set(world.jobs[job_id].group)) > 1 for job_id in failed):
+        raise OpenOutcomeError("which member of a group fails first")
+    for job_id, error in failed.items():
         if job_id in world.jobs and world.jobs[job_id].active:
-            meet_error(world, job_id, reason)
+            meet_error(world, job_id, error)
 
 
 def copy(world: State, job_id: str, ranges: Ranges) -> None:
@@ -64,6 +68,7 @@ def copy(world: State, job_id: str, ranges: Ranges) -> None:
     pieces = job_clusters(world.jobs[job_id], ranges) if world.jobs[job_id].serial else [ranges]
     for piece in pieces:
         job = world.jobs[job_id]
+        strike_copy(world, job, piece)
         source = world.chain(world.nodes[job.node].image)
         reading = replace(job, source=source)
         world.images[job.target] = world.rules.transfer(reading, target_chain(world, job), piece)
@@ -102,6 +107,8 @@ def copy_before(world: State, node: str, offset: int, length: int) -> None:
         except Refused as refused:
             if total(needed) > job.cluster or len(world.filters(node)) > 1:
                 raise OpenOutcomeError("what a failed copy before a write leaves") from None
+            if isinstance(refused, Struck):
+                raise
             spoil_target(world, job_id)
             raise Refused(Reason.COPY_BEFORE_FAILED) from refused
         met = plus(job.met, start, end)
@@ -143,23 +150,39 @@ def finalize(world: State, group: Iterable[str]) -> None:
         conclude(world, job_id, failed=False)
 
 
-def meet_error(world: State, job_id: str, reason: Reason) -> None:
-    """The target has refused a write of the job (table of semantics 6.5)."""
-    job = world.jobs[job_id]
-    action = world.rules.error_action(job)
+def meet_error(world: State, job_id: str, error: Refused) -> None:
+    """A request of the job has failed (table of semantics 6.5)."""
+    job, reason = world.jobs[job_id], error.refusal.reason
+    side = error.side if isinstance(error, Struck) else "write"
+    lasting = not isinstance(error, Struck) or error.lasting
+    action = world.rules.error_action(job, side, reason)
     if job.speed:
         raise OpenOutcomeError("when a limited job notices its error")
-    if action == "report":
-        fail(world, job_id, reason)
-    elif action == "ignore" or not job.serial:
+    if action != "report" and not job.serial:
         raise OpenOutcomeError("how often the job tries, or what it has copied by then")
-    elif job.bitmap is not None and job.bitmap_mode == "always":
+    if not isinstance(error, Struck) and (job.serial or action != "report"):
+        spoil_target(world, job_id)
+    if action == "report":
+        fail(world, job_id, reason, side)
+    elif action == "ignore":
+        ignore(world, job_id, side, lasting=lasting)
+    elif lasting and job.bitmap is not None and job.bitmap_mode == "always":
         raise OpenOutcomeError("what a job that has stopped copies while it is cancelled")
     else:
-        spoil_target(world, job_id)
-        world.tell(job_id, STOPPED)
+        stopped = f"ERROR {side} stop"
+        world.tell(job_id, stopped)
         set_status(world, job_id, "paused")
-        world.jobs[job_id] = replace(world.jobs[job_id], faulty=True)
+        world.jobs[job_id] = replace(world.jobs[job_id], faulty=stopped)
+
+
+def ignore(world: State, job_id: str, side: str, *, lasting: bool) -> None:
+    """The job tries again at once; an error that lasts it ignores for ever (6.5)."""
+    if lasting:
+        world.tell(job_id, f"ERRORS {side} ignore", FLOOD)
+        world.jobs[job_id] = replace(world.jobs[job_id], speed=1, limited=True)
+    else:
+        world.tell(job_id, f"ERROR {side} ignore")
+        go_on(world, [job_id])
 
 
 def spoil_target(world: State, job_id: str) -> None:
@@ -170,19 +193,22 @@ def spoil_target(world: State, job_id: str) -> None:
         world.vague |= {job.target}
 
 
-def fail(world: State, job_id: str, reason: Reason) -> None:
+def fail(world: State, job_id: str, reason: Reason, side: str) -> None:
     """The job has met an error that it reports; its group is cancelled (6.5, 6.6)."""
     job = world.jobs[job_id]
     if job.serial:
-        spoil_target(world, job_id)
         world.ends[job_id] = JobEnd(job.length, job.offset, error=reason, speed=job.speed)
     else:
         blur_target(world, job_id)
         world.ends[job_id] = JobEnd(None, None, error=reason, speed=job.speed)
-    world.jobs[job_id] = replace(job, error=reason)
+    world.jobs[job_id] = replace(world.jobs[job_id], error=reason)
     errors = "ERROR" if job.serial else "ERRORS"
-    world.tell(job_id, f"{errors} write report", "aborting", "COMPLETED!")
-    siblings = [each for each in members(job_id, job) if each != job_id]
+    world.tell(job_id, f"{errors} {side} report", "aborting", "COMPLETED!")
+    siblings = [
+        each
+        for each in members(job_id, job)
+        if each != job_id and world.rules.drags(world.jobs[each].status)
+    ]
     conclude(world, job_id, failed=True)
     for each in siblings:
         cancel(world, each)
@@ -194,15 +220,18 @@ def cancel(world: State, job_id: str) -> None:
     offset: int | None = job.offset
     if world.words[job_id][:1] == ("created",) and job.copy and not job.endless:
         offset = None  # it was under way
+        check_cancelled(world, job)
         blur_target(world, job_id)
-        world.tell(job_id, "[waiting]")
+        words = world.words[job_id]
+        world.words[job_id] = (*(word for word in words if word != "waiting"), "[waiting]")
     elif job.status == "paused":
         world.tell(job_id, "running", NOISE)
         if world.rules.copied_now(replace(job, status="running")):
             offset = None
+            check_cancelled(world, job)
             blur_target(world, job_id)
             if job.faulty:
-                world.tell(job_id, f"[{STOPPED}]")
+                world.tell(job_id, f"[{job.faulty}]")
     world.ends[job_id] = JobEnd(job.length, offset, Reason.JOB_CANCELLED, speed=job.speed)
     world.jobs[job_id] = replace(world.jobs[job_id], error=Reason.JOB_CANCELLED)
     world.tell(job_id, "aborting", "CANCELLED")
@@ -216,6 +245,7 @@ def blur_target(world: State, job_id: str) -> None:
         raise OpenOutcomeError("what a failing job has copied by then")
     world.images[job.target] = blur(world.images[job.target])
     world.vague |= {job.target}
+    world.jobs[job_id] = replace(job, lost=True)
 
 
 def blur(image: Image) -> Image:
@@ -234,6 +264,7 @@ def conclude(world: State, job_id: str, *, failed: bool) -> None:
         world.put_bitmap(job.node, job.bitmap, thawed)
     world.remove_filter(job.filter)
     world.opened -= {job.target}
+    world.faults.pop(job.target, None)
     world.concluded = (*world.concluded, job.target)
     if job.auto_dismiss:
         dismiss(world, job_id)
@@ -303,7 +334,7 @@ def _(op: JobResume, world: State) -> Outcome:
         raise Refused(Reason.NOT_PAUSED)
     set_status(world, op.job, "running")
     world.tell(op.job, NOISE)
-    world.jobs[op.job] = replace(world.jobs[op.job], faulty=False)
+    world.jobs[op.job] = replace(world.jobs[op.job], faulty="")
     go_on(world, [op.job])
     return Outcome()
 

@@ -14,6 +14,7 @@ from qbprop.machine import (
     backups,
     bitmaps,
     exports,
+    faults,
     groups,
     guest,
     jobs,
@@ -79,6 +80,12 @@ class BlockMachine(MachineBase):
         """Guest requests."""
         self.perform(ops)
 
+    @precondition(lambda self: going_on(self) and bool(faults.holding(self.world)))
+    @rule(ops=drawn(faults.held_write))
+    def held_write(self, ops: Iterable[Operation]) -> None:
+        """A guest's write held in flight while others go on."""
+        self.perform(ops)
+
     @step_rule
     @rule(ops=drawn(backups.incremental))
     def incremental(self, ops: Iterable[Operation]) -> None:
@@ -89,6 +96,12 @@ class BlockMachine(MachineBase):
     @rule(ops=drawn(groups.group))
     def job_group(self, ops: Iterable[Operation]) -> None:
         """Jobs of several disks that start together, and perhaps end together."""
+        self.perform(ops)
+
+    @precondition(lambda self: going_on(self) and any(map(self.world.faults.get, NODES)))
+    @rule(ops=drawn(faults.runs_into))
+    def fault(self, ops: Iterable[Operation]) -> None:
+        """Guest requests that meet injected errors."""
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and bool(self.world.jobs))

@@ -139,7 +139,7 @@ class MachineBase(RuleBasedStateMachine):
             return
         self.perform(closing(self.world))
         self.perform(endings(self.world))
-        if self.world.jobs:
+        if self.world.jobs or self.world.held:
             self._guarded(self.session.settle)
         else:
             self._finish()

@@ -22,6 +22,7 @@ from qbprop.machine.draws import (
     seldom,
 )
 from qbprop.machine.exports import one_step
+from qbprop.machine.faults import struck
 from qbprop.machine.guest import few, request
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
@@ -45,6 +46,7 @@ from qbprop_model.operations import (
     OnError,
     Operation,
     Read,
+    ReleaseWrite,
     Resize,
     Write,
     WriteZeroes,
@@ -168,7 +170,10 @@ def failing(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A job that stays in flight, in any way."""
-    return failing(draw, world) if seldom(draw, 3) else start(draw, world)
+    if any(map(world.unreadable, present(world))) and seldom(draw, 2):
+        return struck(draw, world)
+    kind = below(draw, 9)
+    return start(draw, world) if kind < 4 else (failing, struck)[kind > 5](draw, world)
 
 
 def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -261,24 +266,29 @@ def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def endings(world: World, ids: Collection[str] = JOBS) -> Iterator[Operation]:
-    """What brings some jobs, by default all, to their end: the good one where there is one.
+    """What brings held writes and some jobs, by default all, to their end.
+
+    That is the good one where there is one.
 
     Mode "always" shows what was left only where a job is cancelled.
     """
     scratch = world.copy()
+    for node in tuple(scratch.held):
+        scratch.apply(ReleaseWrite(node=node))
+        yield ReleaseWrite(node=node)
     while some := [job_id for job_id in scratch.jobs if job_id in ids]:
         job_id = min(some, key=lambda each: scratch.jobs[each].status == "waiting")
         job = scratch.jobs[job_id]
-        operation = _ending(job_id, job)
-        try:
-            scratch.apply(operation)
-        except InvalidOperationError:
-            operation = JobCancel(job=job_id)
+        for operation in (_ending(job_id, job), JobCancel(job=job_id), JobResume(job=job_id)):
             try:
-                scratch.apply(operation)
+                ended = scratch.apply(operation).refusal is None
             except InvalidOperationError:
-                return  # how it ends is open; then there is nothing to compare
-        yield operation
+                continue
+            if ended:
+                yield operation
+                break
+        else:
+            return  # how it ends is open; then there is nothing to compare
 
 
 def _ending(job_id: str, job: Job) -> Operation:

@@ -1,18 +1,24 @@
-"""Disks: formats, sizes, chains, patterns already on disk."""
+"""Disks: formats, sizes, chains, patterns already on disk, injected errors."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from hypothesis import strategies as st
 
-from qbprop.machine.draws import SECTOR, SMALL, below, data, pick, present, seldom
+from qbprop.machine.draws import JOB_CLUSTER, SECTOR, SMALL, below, data, pick, present, seldom
 from qbprop_model.disk.creation import RAW_LIMIT
 from qbprop_model.operations import (
+    DRIVE_FAULTS,
     DRIVES,
     NODES,
     AddDisk,
     Compat,
+    Errno,
+    Fault,
     Layer,
     Pattern,
+    Request,
+    rules_of,
 )
 from qbprop_model.world import World
 
@@ -20,6 +26,12 @@ CLUSTERS = (65536, 4096, 512, 1024, 16384, 32768, 262144, 2 << 20)
 COMPATS: tuple[Compat, ...] = ("1.1", "1.1", "1.1", "0.10")
 DISCARDS: tuple[Literal["ignore", "unmap"], ...] = ("ignore", "unmap")
 DETECTS: tuple[Literal["off", "on", "unmap"], ...] = ("off", "off", "on", "unmap")
+FAULTY: tuple[Request, ...] = (
+    *("read", "write", "read", "write", "write_zeroes"),
+    *("read", "flush", "discard", "write_zeroes", "flush"),
+)
+ERRNOS: tuple[Errno, ...] = ("EIO", "ENOSPC")
+TIMES = (1, 1, 2, 1, 3, 0)
 HUGE = (1 << 40, (8 << 40) - 512, (8 << 40) + 65536, (16 << 40) - 512)
 
 
@@ -59,6 +71,26 @@ def layers(draw: st.DrawFn, size: int | None = None, *, data_in_it: int = 0) -> 
     return Layer(size=size, cluster_size=cluster, compat=compat, extended_l2=extended, data=data_in)
 
 
+def faults(draw: st.DrawFn, size: int, kinds: Sequence[Request] = FAULTY) -> tuple[Fault, ...]:
+    """One to three faults of a node of ``size`` bytes, mostly near the edge of a job cluster."""
+    found = []
+    for _ in range(pick(draw, (1, 2, 3))):
+        cluster = below(draw, min(max(1, -(-size // JOB_CLUSTER)), SMALL // JOB_CLUSTER))
+        offset = cluster * JOB_CLUSTER + pick(draw, (0, SECTOR, JOB_CLUSTER - SECTOR))
+        offset = min(offset, max(0, size - 1) // SECTOR * SECTOR)
+        errno, times = pick(draw, ERRNOS), pick(draw, TIMES)
+        found.append(Fault(request=pick(draw, kinds), offset=offset, errno=errno, times=times))
+    return tuple(found)
+
+
+def of_disk(draw: st.DrawFn, layer: Layer) -> tuple[Fault, ...]:
+    """The faults of a disk; there may be none, so that writes can be held."""
+    kind = below(draw, 8)
+    if kind == 7 and layer.format == "qcow2":
+        return (Fault(request="resize", errno=pick(draw, ERRNOS), times=pick(draw, TIMES)),)
+    return faults(draw, layer.size) if kind > 1 else ()
+
+
 def alike(draw: st.DrawFn, world: World) -> int:
     """The size of a disk that exists, in whole sectors, or a sector beside it."""
     size = world.size(world.nodes[pick(draw, present(world))])
@@ -75,10 +107,15 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
         other = pick(draw, (same, longer, None, same, None))
         chain.append(layers(draw, other, data_in_it=1))
     discard = pick(draw, DISCARDS)
+    drive = DRIVES[slot] if seldom(draw, 2) else None
+    faulty = of_disk(draw, chain[0]) if seldom(draw, 5) else None
+    while drive is not None and faulty and rules_of(faulty) > DRIVE_FAULTS:
+        faulty = faulty[1:]
     return AddDisk(
         node=NODES[slot],
         layers=tuple(chain),
-        drive=DRIVES[slot] if seldom(draw, 2) else None,
+        drive=drive,
         discard=discard,
         detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
+        faults=faulty,
     )

@@ -57,6 +57,12 @@ class GuestIo(Protocol):
     def perform(self, request: GuestRequest) -> Bytes | None:
         """Send a request and await its end; the bytes of a read. Raises RequestRefused."""
 
+    def hold(self, request: GuestRequest) -> None:
+        """Send a write, and return once it is held within QEMU; see `go_on`."""
+
+    def go_on(self, name: str) -> None:
+        """Let the write that is held at a disk go on, and await its end. Raises RequestRefused."""
+
     def source(self, name: str) -> Source:
         """A disk's bytes, for a comparison. Raises RequestRefused."""
 

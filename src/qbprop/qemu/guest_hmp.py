@@ -86,6 +86,14 @@ class HmpGuest:
     def allocated(self, _name: str) -> None:
         """The human monitor does not tell."""
 
+    def hold(self, request: GuestRequest) -> None:
+        """Not to be had: the monitor would wait for the write."""
+        raise NotImplementedError("the human monitor holds no write")
+
+    def go_on(self, name: str) -> None:
+        """Not to be had, as `hold`."""
+        raise NotImplementedError("the human monitor holds no write")
+
     def source(self, name: str) -> Source:
         """A disk's bytes. Outside what was written, only the first SCAN_LIMIT are looked at."""
         return _HmpSource(self, name, self._size(name))

@@ -32,6 +32,9 @@ SLICE_MILLISECONDS = 100
 DEPTH = "qemu:allocation-depth"
 """The context that tells which layer has a range: 0 none, 1 the top one."""
 
+HELD_AT = "pwritev"
+"""The event of *blkdebug* at which a write is held: it has reached the filter and no further."""
+
 STATUS_LIMIT = (1 << 32) - (1 << 21)
 """Most bytes in one question for the status; whole clusters of any size."""
 
@@ -57,6 +60,7 @@ class NbdConnection:
         self._process = process
         self.export = export
         self.lost = False
+        self._flying: dict[int, Bytes] = {}
         self._handle = nbd.NBD()
         self._handle.set_strict_mode(0)
         self._handle.set_pread_initialize(False)
@@ -86,9 +90,12 @@ class NbdConnection:
                 self._poll("disconnect")
 
     def read(self, offset: int, length: int) -> Bytes:
-        """The bytes of a range of at most TRANSFER_LIMIT bytes."""
+        """The bytes of a range of at most TRANSFER_LIMIT bytes.
+
+        In one piece, which the server then reads all of: also what it knows to be zero.
+        """
         data = np.empty(length, np.uint8)
-        self._await("read", lambda: self._handle.aio_pread(data, offset))
+        self._await("read", lambda: self._handle.aio_pread(data, offset, flags=nbd.CMD_FLAG_DF))
         return data
 
     def change(self, request: GuestRequest, offset: int, length: int) -> None:
@@ -112,6 +119,25 @@ class NbdConnection:
     def has_context(self, context: str) -> bool:
         """Whether the export has one of the metadata contexts."""
         return bool(self._handle.can_meta_context(context))
+
+    def start(self, request: GuestRequest) -> int:
+        """Send a write and do not wait for its end; a number for `finish`."""
+        assert request.data is not None
+        data = request.data.render(request.offset, request.length)
+        cookie: int = self._handle.aio_pwrite(data, request.offset)
+        self._flying[cookie] = data
+        return cookie
+
+    def serve(self) -> None:
+        """Let what was sent travel on, for a moment."""
+        self._handle.poll(SLICE_MILLISECONDS)
+
+    def finish(self, cookie: int) -> None:
+        """Wait for the end of a request that was started."""
+        try:
+            self._await("write", lambda: cookie)
+        finally:
+            del self._flying[cookie]
 
     def data_extents(self) -> Ranges:
         """Ranges that are not said to read as zeroes."""
@@ -208,6 +234,7 @@ class NbdGuest:
         self._read_only: set[str] = set()
         self._exports: dict[str, str] = {}
         self._connections: dict[str, NbdConnection] = {}
+        self._held: dict[str, int] = {}
 
     def attach(self, node: str, drive: str | None = None, *, writable: bool = True) -> None:
         """Know ``node``, under its own name and that of its drive."""
@@ -231,7 +258,10 @@ class NbdGuest:
         self._read_only.discard(name)
 
     def detach_all(self) -> None:
-        """Delete all exports and wait until they are gone."""
+        """Delete all exports and wait until they are gone; no write is held any more."""
+        for node in list(self._held):
+            with suppress(RequestRefused):
+                self.go_on(node)
         self._delete(list(self._exports))
         self._nodes.clear()
         self._read_only.clear()
@@ -249,6 +279,25 @@ class NbdGuest:
         for offset, length in pieces(request.offset, request.length, limit):
             connection.change(request, offset, length)
         return None
+
+    def hold(self, request: GuestRequest) -> None:
+        """Send a write and wait until *blkdebug* says that it has suspended it."""
+        node = self._nodes[request.node]
+        connection = self._connection(node)
+        self._hmp.command(node, f"break {HELD_AT} {node}", None)
+        self._held[node] = connection.start(request)
+        seconds = self._process.monitor.timeout
+        deadline = time.monotonic() + seconds
+        while f"Suspended request '{node}'" not in self._process.stdout_text():
+            if time.monotonic() >= deadline:
+                raise QemuSilent(f"a write to {node} that is to be held", seconds)
+            connection.serve()
+
+    def go_on(self, name: str) -> None:
+        """Resume a disk's write and await its end."""
+        node = self._nodes[name]
+        self._hmp.command(node, f"resume {node}", "Resuming")
+        self._connections[node].finish(self._held.pop(node))
 
     def source(self, name: str) -> Source:
         """The bytes of an attached disk."""

@@ -19,6 +19,7 @@ from qbprop.qemu.primitives import (
     DetachGuest,
     DirtyExtents,
     GuestRequest,
+    HoldRequest,
     HumanCommand,
     MakeImage,
     Plan,
@@ -26,6 +27,7 @@ from qbprop.qemu.primitives import (
     Program,
     ReattachGuest,
     ReleaseGuest,
+    ReleaseRequest,
     ServeExports,
     UntilConcluded,
     resolve,
@@ -46,6 +48,9 @@ MOVING = ("created", "running", "paused")
 
 ERROR_STOPPED = "error-stopped"
 """As a job's rest: the status ``paused``, behind an error."""
+
+ENDLESS = "endless"
+"""As a job's rest: there is none."""
 
 
 @dataclass
@@ -190,6 +195,10 @@ class Performer:
                 return self._ask_human_monitor(step)
             case GuestRequest():
                 return self._guest.perform(step)
+            case HoldRequest(request):
+                self._guest.hold(request)
+            case ReleaseRequest(node):
+                self._guest.go_on(node)
             case Program():
                 self._images.run(step)
             case MakeImage():

@@ -5,7 +5,7 @@ render the same one, so that an operation is read in one place only. Every image
 a file name relative to QEMU's working directory, see :func:`disk_file`, :func:`target_file`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import singledispatch
 
@@ -21,6 +21,7 @@ from qbprop.qemu.primitives import (
     FormatOf,
     GuestKind,
     GuestRequest,
+    HoldRequest,
     HumanCommand,
     MakeImage,
     Plan,
@@ -28,10 +29,15 @@ from qbprop.qemu.primitives import (
     Program,
     ReattachGuest,
     ReleaseGuest,
+    ReleaseRequest,
     ServeExports,
     UntilConcluded,
 )
 from qbprop_model import operations as op
+from qbprop_model.data import SECTOR
+
+ERRNOS: dict[op.Errno, int] = {"EIO": 5, "ENOSPC": 28}
+"""Linux's numbers, which *blkdebug* is told."""
 
 
 def disk_file(node: str, depth: int = 0) -> str:
@@ -61,20 +67,67 @@ def _(operation: op.AddDisk) -> Plan:
         images.append((MakeImage(disk_file(node, depth), layer, backing, form), None))
     # The protocol node below inherits no "discard" option: QEMU opens it with "unmap" and
     # lets the format node decide.
+    protocol: dict[str, object] = {"driver": "file", "filename": disk_file(node)}
     options: dict[str, object] = {
         "discard": operation.discard,
         "detect-zeroes": operation.detect_zeroes,
     }
-    top = layers[0].format
-    main: Primitive
-    if operation.drive is None:
-        options["file"] = {"driver": "file", "filename": disk_file(node)}
-        main = Command("blockdev-add", {"driver": top, "node-name": node} | options)
+    if _below(operation):
+        protocol = {"driver": "blkdebug", "align": SECTOR, "image": protocol} | _injected(
+            operation.faults or ()
+        )
+    if operation.faults is None or _below(operation):
+        given = {"driver": layers[0].format, "node-name": node, **options, "file": protocol}
     else:
-        options |= {"file.driver": "file", "file.filename": disk_file(node)}
-        given = {"if": "none", "id": operation.drive, "node-name": node, "driver": top} | options
-        main = HumanCommand("drive_add 0 " + ",".join(f"{k}={v}" for k, v in given.items()), "OK")
+        image = {"driver": layers[0].format, "discard": operation.discard, "file": protocol}
+        given = options | blkdebug(node, operation.faults, image)
+    main: Primitive = Command("blockdev-add", given)
+    if operation.drive is not None:
+        words = {"if": "none", "id": operation.drive} | _flat(given)
+        main = HumanCommand("drive_add 0 " + ",".join(f"{k}={v}" for k, v in words.items()), "OK")
     return Plan(main, prepare=tuple(images), then=(AttachGuest(node, operation.drive),))
+
+
+def _below(operation: op.AddDisk) -> bool:
+    """Whether the filter is below the format: the header with the size is its first sector."""
+    return any(fault.request == "resize" for fault in operation.faults or ())
+
+
+def blkdebug(
+    node: str, faults: Iterable[op.Fault], image: Mapping[str, object]
+) -> dict[str, object]:
+    """The arguments of ``blockdev-add`` for a filter above ``image`` that has faults."""
+    return {"driver": "blkdebug", "node-name": node} | _injected(faults) | {"image": image}
+
+
+def _injected(faults: Iterable[op.Fault]) -> dict[str, object]:
+    rules = []
+    for fault in faults:
+        rule: dict[str, object] = {"event": "none", "errno": ERRNOS[fault.errno]}
+        kind = "write" if fault.request == "resize" else fault.request
+        rule["iotype"] = kind.replace("_", "-")
+        if fault.request != "flush":
+            rule["sector"] = 0 if fault.request == "resize" else fault.offset // SECTOR
+        rules += [rule | {"once": True}] * fault.times if fault.times else [rule]
+    return {"inject-error": rules} if rules else {}
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, str]:
+    """The dotted words for nested arguments."""
+    match value:
+        case Mapping():
+            items = list(value.items())
+        case list():
+            items = list(enumerate(value))
+        case bool():
+            return {prefix: "on" if value else "off"}
+        case _:
+            return {prefix: str(value)}
+    return {
+        key: word
+        for name, below in items
+        for key, word in _flat(below, f"{prefix}.{name}" if prefix else f"{name}").items()
+    }
 
 
 @plan.register
@@ -90,6 +143,19 @@ def _(operation: op.Flush) -> Plan:
 @plan.register
 def _(operation: op.Write) -> Plan:
     return Plan(_write(operation, "write"))
+
+
+@plan.register
+def _(operation: op.HoldWrite) -> Plan:
+    written = GuestRequest(
+        operation.node, "write", operation.offset, operation.length, data=operation.data
+    )
+    return Plan(HoldRequest(written))
+
+
+@plan.register
+def _(operation: op.ReleaseWrite) -> Plan:
+    return Plan(ReleaseRequest(operation.node))
 
 
 @plan.register
@@ -235,7 +301,9 @@ def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:
 @plan.register(op.JobDismiss)
 @plan.register(op.JobSetSpeed)
 def _(operation: op.JobCommand) -> Plan:
-    return Plan(_job_command(operation), settle=(AwaitRest(),))
+    resumed = isinstance(operation, op.JobResume)  # and may copy what its speed limit allows
+    settle = (AwaitRest(), DRAIN) if resumed else (AwaitRest(),)
+    return Plan(_job_command(operation), settle=settle)
 
 
 def _job_command(operation: op.JobCommand) -> Command:
@@ -258,10 +326,16 @@ def _open_targets(actions: tuple[op.Action, ...]) -> tuple[tuple[Primitive, Prim
     That of a job that may outlive the operation is closed behind the job, and guests read it.
     """
     lasting = any(isinstance(each, op.Backup) and each.lasting for each in actions)
-    jobs = {each.target: each.job for each in actions if isinstance(each, op.BlockdevBackup)}
+    backups = [each for each in actions if isinstance(each, op.BlockdevBackup)]
+    jobs = {each.target: each.job for each in backups}
+    faults = {each.target: each.faults for each in reversed(backups)}
     steps: list[tuple[Primitive, Primitive]] = []
     for target, job in jobs.items():
-        opened = Command("blockdev-add", image_options(target, target_file(target)))
+        options = image_options(target, target_file(target))
+        if faults[target]:
+            del options["node-name"]
+            options = blkdebug(target, faults[target], options)
+        opened = Command("blockdev-add", options)
         closed = Command("blockdev-del", {"node-name": target})
         if job is None or not lasting:
             steps.append((opened, closed))

@@ -50,6 +50,20 @@ class GuestRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """Send a guest's write and wait until the disk's *blkdebug* filter holds it."""
+
+    request: GuestRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """Let the write go on that is held at the disk called ``node``, and await its end."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A call of ``qemu-img`` or ``qemu-io``; refused when its exit status is not 0."""
 
@@ -165,6 +179,8 @@ Primitive = (
     Command
     | HumanCommand
     | GuestRequest
+    | HoldRequest
+    | ReleaseRequest
     | Program
     | MakeImage
     | AttachGuest

@@ -174,6 +174,15 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _guest("EIO", r"^nbd_\w+: [a-z-]+: command failed: Input/output error$"),
         _guest("EIO", r"^write failed: "),
     ),
+    Reason.SIZE_NOT_WRITTEN: (_qmp(r"^Failed to update the image size: "),),
+    Reason.IO_ERROR: (
+        _guest("EIO", r"^nbd_\w+: [a-z-]+: command failed: Input/output error$"),
+        _guest("EIO", r"^(read|write|discard) failed: "),
+    ),
+    Reason.NO_SPACE: (
+        _guest("ENOSPC", r"^nbd_\w+: [a-z-]+: command failed: No space left on device$"),
+        _guest("ENOSPC", r"^(read|write|discard) failed: "),
+    ),
     Reason.JOB_NOT_FOUND: (_qmp(r"^Job not found$"),),
     Reason.BLOCK_JOB_NOT_FOUND: (
         Row("qmp", "DeviceNotActive", rf"^Block job '{_ANY}' not found$"),

@@ -17,50 +17,83 @@ from qbprop_model.expectation import Reason
 class Scenario:
     """A trace and the iotest's own assertions. Steps count from 1.
 
-    ``counts``: (step, bitmap) → dirty bytes of that bitmap of drive0 after the step.
-    ``refusals``: step → reason; every other step must succeed. ``restored`` are the targets
-    that must read like drive0 at the end.
+    ``counts``: (step, disk, bitmap) → dirty bytes of that bitmap after the step. ``refusals``:
+    step → reason; every other step must succeed. ``ends``: (step, job) → the event that tells
+    its end. ``restored``: targets → disks that they must read like at the end.
     """
 
     name: str
-    counts: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    counts: Mapping[tuple[int, str, str], int] = field(default_factory=dict)
     refusals: Mapping[int, Reason] = field(default_factory=dict)
-    restored: tuple[str, ...] = ()
+    ends: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    restored: Mapping[str, str] = field(default_factory=dict)
 
 
 SCENARIOS = (
     Scenario(
         "incremental_simple",
-        counts={(8, "bitmap0"): 458752, (11, "bitmap0"): 0, (14, "bitmap0"): 1507328},
-        restored=("target3",),
+        counts={
+            (8, "drive0", "bitmap0"): 458752,
+            (11, "drive0", "bitmap0"): 0,
+            (14, "drive0", "bitmap0"): 1507328,
+        },
+        restored={"target3": "drive0"},
     ),
     Scenario(
         "small_granularity",
-        counts={(8, "bitmap0"): 360448, (14, "bitmap0"): 1441792},
-        restored=("target3",),
+        counts={(8, "drive0", "bitmap0"): 360448, (14, "drive0", "bitmap0"): 1441792},
+        restored={"target3": "drive0"},
     ),
     Scenario(
         "large_granularity",
-        counts={(8, "bitmap0"): 655360, (14, "bitmap0"): 1572864},
-        restored=("target3",),
+        counts={(8, "drive0", "bitmap0"): 655360, (14, "drive0", "bitmap0"): 1572864},
+        restored={"target3": "drive0"},
     ),
     Scenario(
         "larger_cluster_target",
-        counts={(7, "bitmap0"): 458752, (10, "bitmap0"): 0},
-        restored=("target1",),
+        counts={(7, "drive0", "bitmap0"): 458752, (10, "drive0", "bitmap0"): 0},
+        restored={"target1": "drive0"},
     ),
     Scenario(
         "incremental_transaction",
-        counts={(8, "bitmap0"): 0, (8, "bitmap1"): 0},
-        restored=("target1", "target2"),
+        counts={(8, "drive0", "bitmap0"): 0, (8, "drive0", "bitmap1"): 0},
+        restored={"target1": "drive0", "target2": "drive0"},
     ),
     Scenario("sync_dirty_bitmap_missing", refusals={2: Reason.BITMAP_NEEDED}),
     Scenario("sync_dirty_bitmap_not_found", refusals={2: Reason.BACKUP_BITMAP_NOT_FOUND}),
     Scenario("sync_dirty_bitmap_bad_granularity", refusals={2: Reason.BAD_GRANULARITY}),
     Scenario(
         "growing_before_backup",
-        counts={(4, "bitmap0"): 0, (5, "bitmap0"): 65536},
-        restored=("target1",),
+        counts={(4, "drive0", "bitmap0"): 0, (5, "drive0", "bitmap0"): 65536},
+        restored={"target1": "drive0"},
+    ),
+    Scenario(
+        "transaction_failure",
+        counts={
+            (16, "drive0", "bitmap0"): 458752,
+            (16, "drive1", "bitmap0"): 458752,
+            (19, "drive0", "bitmap0"): 0,
+            (19, "drive1", "bitmap0"): 0,
+        },
+        ends={(16, "device0"): "BLOCK_JOB_CANCELLED", (16, "device1"): "BLOCK_JOB_COMPLETED"},
+        restored={"target2": "drive0", "target3": "drive1"},
+    ),
+    Scenario(
+        "transaction_failure_race",
+        counts={(12, "drive0", "bitmap0"): 0, (12, "drive1", "bitmap0"): 458752},
+        ends={(12, "job0"): "BLOCK_JOB_CANCELLED", (12, "job1"): "BLOCK_JOB_COMPLETED"},
+        restored={"target2": "drive0", "target3": "drive1"},
+    ),
+    Scenario(
+        "incremental_failure",
+        counts={(9, "drive0", "bitmap0"): 458752, (11, "drive0", "bitmap0"): 0},
+        ends={(9, "device0"): "BLOCK_JOB_COMPLETED"},
+        restored={"target1": "drive0"},
+    ),
+    Scenario(
+        "incremental_pause",
+        counts={(9, "drive0", "bitmap0"): 458752, (10, "drive0", "bitmap0"): 0},
+        restored={"target1": "drive0"},
     ),
 )
 
@@ -73,15 +106,14 @@ def perform(scenario: Scenario, session: Session) -> None:
     session.begin()
     for operation in operations:
         check_step(scenario, session.step(operation))
-    disk = session.world.contents("drive0")
-    assert disk is not None
-    for name in scenario.restored:
-        target = session.world.contents(name)
+    for name, node in scenario.restored.items():
+        disk, target = session.world.contents(node), session.world.contents(name)
+        assert disk is not None
         assert target is not None
         assert target.size == disk.size
         for start, end in {*disk.written(), *target.written()}:
             same = target.render(start, end - start) == disk.render(start, end - start)
-            assert same.all(), f"{name} is not drive0 between {start} and {end}"
+            assert same.all(), f"{name} is not {node} between {start} and {end}"
     session.finish()
 
 
@@ -91,7 +123,15 @@ def check_step(scenario: Scenario, step: Step) -> None:
     came = step.expected.refusal.reason if step.expected.refusal else None
     assert came == due, f"step {step.number}: {came}, not {due}"
     assert (step.observed.refused is None) == (due is None)
-    bitmaps = (step.observed.bitmaps or {}).get("drive0", {})
-    for (number, name), count in scenario.counts.items():
+    bitmaps = step.observed.bitmaps or {}
+    for (number, node, name), count in scenario.counts.items():
         if number == step.number:
-            assert bitmaps[name].count == count, f"step {number}: {name} {bitmaps[name].count}"
+            seen = bitmaps[node][name].count
+            assert seen == count, f"step {number}: {name} of {node} {seen}"
+    told = {
+        (event.data.get("device"), event.name, "error" in event.data)
+        for event in step.observed.events
+    }
+    for (number, job), name in scenario.ends.items():
+        if number == step.number:
+            assert (job, name, name == "BLOCK_JOB_COMPLETED") in told, f"step {number}: {told}"

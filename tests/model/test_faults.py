@@ -1,0 +1,299 @@
+"""Injected errors and held writes, by hand: what is hit, what is dirty, how jobs go on."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qbprop_model.expectation import FLOOD, NOISE, Expectation, JobState, Reason
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    BitmapClear,
+    BlockdevBackup,
+    CreateImage,
+    Discard,
+    Errno,
+    Fault,
+    Flush,
+    HoldWrite,
+    InvalidOperationError,
+    JobCancel,
+    JobResume,
+    JobSetSpeed,
+    Layer,
+    OpenOutcomeError,
+    Operation,
+    Pattern,
+    Read,
+    ReleaseWrite,
+    Request,
+    Resize,
+    Transaction,
+    Write,
+    WriteZeroes,
+)
+from qbprop_model.world import World
+
+CLUSTER = 65536
+SIZE = 8 * CLUSTER
+SERIAL: dict[str, Any] = {"max_workers": 1, "max_chunk": CLUSTER}
+
+
+def fault(request: Request, cluster: int = 2, times: int = 1, errno: Errno = "EIO") -> Fault:
+    return Fault(request=request, offset=cluster * CLUSTER, times=times, errno=errno)
+
+
+def after(*operations: Operation, faults: tuple[Fault, ...] = ()) -> World:
+    """A World with a disk that has data up to cluster 6, a bitmap, and a target."""
+    data = (Pattern(offset=0, length=6 * CLUSTER, stamp=1),)
+    world = World()
+    for operation in (
+        AddDisk(
+            node="drive0", layers=(Layer(size=SIZE, data=data),), discard="unmap", faults=faults
+        ),
+        BitmapAdd(node="drive0", name="b", granularity=CLUSTER),
+        CreateImage(image="target0", layer=Layer(size=SIZE, cluster_size=4096)),
+        *operations,
+    ):
+        assert world.apply(operation).refusal is None
+    return world
+
+
+def write(cluster: int, length: int = 1) -> Write:
+    return Write(node="drive0", offset=cluster * CLUSTER, length=length, stamp=2)
+
+
+def backup(**more: Any) -> BlockdevBackup:
+    given = {"sync": "bitmap", "bitmap": "b", "bitmap_mode": "on-success"} | SERIAL | more
+    return BlockdevBackup(node="drive0", target="target0", **given)
+
+
+def reason(expected: Expectation) -> Reason | None:
+    return expected.refusal.reason if expected.refusal else None
+
+
+def dirty(world: World) -> list[int]:
+    return [int(each) for each in np.flatnonzero(world.nodes["drive0"].bitmaps["b"].bits)]
+
+
+def at(cls: Any, start: int, end: int) -> Operation:
+    """A request for bytes ``start`` to ``end``, counted from cluster 2."""
+    more = {"stamp": 2} if cls is Write else {}
+    operation: Operation = cls(
+        node="drive0", offset=2 * CLUSTER + start, length=end - start, **more
+    )
+    return operation
+
+
+KINDS: list[tuple[Any, Request]] = [
+    (Read, "read"),
+    (Write, "write"),
+    (WriteZeroes, "write_zeroes"),
+    (Discard, "discard"),
+]
+
+
+@pytest.mark.parametrize(("cls", "kind"), KINDS)
+def test_only_a_request_of_its_kind_over_its_byte_is_hit(cls: Any, kind: Request) -> None:
+    world = after(faults=(fault(kind, errno="ENOSPC"),))
+    for other, _ in KINDS:
+        if other is not cls:
+            assert reason(world.apply(at(other, -1, 1))) is None
+    assert reason(world.apply(at(cls, -9, 0))) is None
+    assert reason(world.apply(at(cls, 1, 512))) is None
+    assert reason(world.apply(at(cls, 0, 0))) is None
+    assert reason(world.apply(at(cls, -9, 1))) is Reason.NO_SPACE
+    assert reason(world.apply(at(cls, -9, 1))) is None
+
+
+def test_a_fault_comes_as_often_as_it_says() -> None:
+    world = after(faults=(fault("read", times=2), fault("read", 4, times=0)))
+    hits = [reason(world.apply(at(Read, 0, 1))) for _ in range(4)]
+    assert hits == [Reason.IO_ERROR, Reason.IO_ERROR, None, None]
+    for _ in range(3):
+        assert reason(world.apply(at(Read, 0, 3 * CLUSTER))) is Reason.IO_ERROR
+
+
+@pytest.mark.parametrize(("cls", "kind"), KINDS[1:])
+def test_what_fails_sets_its_bits_and_changes_no_byte(cls: Any, kind: Request) -> None:
+    world = after(faults=(fault(kind),))
+    before = world.apply(at(Read, -9, CLUSTER)).data
+    assert reason(world.apply(at(cls, -9, CLUSTER))) is Reason.IO_ERROR
+    assert dirty(world) == [1, 2]
+    now = world.apply(at(Read, -9, CLUSTER)).data
+    assert before is not None
+    assert now is not None
+    assert now.tolist() == before.tolist()
+
+
+def test_a_flush_fails_only_where_something_is_to_be_flushed() -> None:
+    world = after(faults=(fault("flush"),))
+    assert reason(world.apply(Flush(node="drive0"))) is None
+    world.apply(write(0))
+    replies = [reason(world.apply(Flush(node="drive0"))) for _ in range(2)]
+    assert replies == [Reason.IO_ERROR, None]
+
+
+def test_a_job_that_stops_tries_the_cluster_again() -> None:
+    world = after(write(1), write(2), write(3), faults=(fault("read"),))
+    expected = world.apply(backup(on_source_error="stop"))
+    assert expected.words["job0"] == ("created", "running", NOISE, "ERROR read stop", "paused")
+    assert expected.alive["job0"] == JobState("paused", 3 * CLUSTER, CLUSTER)
+    assert dirty(world) == [1, 2, 3]
+    assert world.apply(JobResume(job="job0")).jobs["job0"].error is None
+    assert dirty(world) == []
+
+
+@pytest.mark.parametrize("side", ["read", "write"])
+@pytest.mark.parametrize("errno", ["EIO", "ENOSPC"])
+def test_enospc_stops_where_there_is_no_space_and_reports_the_rest(side: str, errno: Errno) -> None:
+    source, target = ((fault("read", errno=errno),), ()), ((), (fault("write", errno=errno),))
+    of_disk, of_target = source if side == "read" else target
+    world = after(write(1), write(2), faults=of_disk)
+    more: dict[str, Any] = {f"on_{'source' if side == 'read' else 'target'}_error": "enospc"}
+    expected = world.apply(backup(faults=of_target, **more))
+    stopped = errno == "ENOSPC"
+    assert (f"ERROR {side} stop" in expected.words["job0"]) == stopped
+    assert (f"ERROR {side} report" in expected.words["job0"]) != stopped
+    assert dirty(world) == [1, 2]
+
+
+def test_an_error_that_is_ignored_is_met_again_until_it_is_over() -> None:
+    world = after(write(2), faults=(fault("read", times=3),))
+    words = world.apply(backup(on_source_error="ignore")).words["job0"]
+    assert words.count("ERROR read ignore") == 3
+    assert words[-1] == "null"
+    assert FLOOD not in words
+
+
+def test_an_error_that_lasts_is_ignored_for_ever() -> None:
+    world = after(write(2), faults=(fault("read", times=0),))
+    assert world.apply(backup(on_source_error="ignore")).words["job0"][-1] == FLOOD
+
+
+def test_mode_always_keeps_what_was_not_copied() -> None:
+    world = after(write(1), write(2), write(4), faults=(fault("read"),))
+    assert world.apply(backup(bitmap_mode="always")).jobs["job0"].error is Reason.IO_ERROR
+    assert dirty(world) == [2, 4]
+
+
+def test_a_cluster_of_zeroes_is_not_read() -> None:
+    zeroes = WriteZeroes(node="drive0", offset=7 * CLUSTER, length=CLUSTER)
+    world = after(write(1), zeroes, faults=(fault("read", 7),))
+    assert world.apply(backup()).jobs["job0"].error is None
+    reading = Read(node="drive0", offset=7 * CLUSTER, length=1)
+    assert reason(world.apply(reading)) is Reason.IO_ERROR
+
+
+def test_a_failed_copy_before_a_write_leaves_the_disk_the_bitmap_and_the_job_alone() -> None:
+    world = after(write(1), write(2))
+    world.apply(backup(speed=1, faults=(fault("write", times=2),)))
+    for _ in range(2):
+        expected = world.apply(write(2, 9))
+        assert reason(expected) is Reason.IO_ERROR
+        assert expected.alive["job0"] == JobState("running", 2 * CLUSTER, CLUSTER)
+    assert world.apply(JobSetSpeed(job="job0")).jobs["job0"].error is None
+    assert dirty(world) == []
+
+
+def test_parallel_requests_have_one_fault_to_meet_or_none_is_known() -> None:
+    parallel = {"max_workers": None, "max_chunk": None}
+    one = after(write(1), write(2), write(4), faults=(fault("read"),))
+    assert one.apply(backup(**parallel)).jobs["job0"].error is Reason.IO_ERROR
+    two = after(write(1), write(2), write(4), faults=(fault("read"), fault("read", 4)))
+    with pytest.raises(OpenOutcomeError):
+        two.apply(backup(**parallel))
+
+
+def test_the_progress_of_a_failed_job_stays_open_when_its_target_is_made_anew() -> None:
+    world = after(write(1), write(2), faults=(fault("read"),))
+    world.apply(backup(max_workers=None, auto_dismiss=False))
+    again = CreateImage(image="target0", layer=Layer(size=SIZE))
+    assert world.apply(again).alive["job0"].offset is None
+
+
+def test_cancelling_must_not_use_up_a_fault() -> None:
+    stopped = after(write(2), write(4), faults=(fault("read"), fault("read", 4)))
+    stopped.apply(backup(on_source_error="stop"))
+    with pytest.raises(OpenOutcomeError):
+        stopped.apply(JobCancel(job="job0"))
+    lasting = after(write(2), write(4), faults=(fault("read", times=0), fault("read", 4)))
+    lasting.apply(backup(on_source_error="stop"))
+    assert lasting.apply(JobCancel(job="job0")).alive == {}
+
+
+HELD = HoldWrite(node="drive0", offset=2 * CLUSTER, length=9, stamp=5)
+RELEASE = ReleaseWrite(node="drive0")
+
+
+def test_a_held_write_sets_its_bit_when_it_completes() -> None:
+    world = after(HELD)
+    assert dirty(world) == []
+    seen = world.apply(at(Read, 0, 9)).data
+    assert seen is not None
+    assert seen.tolist() != HELD.data.render(2 * CLUSTER, 9).tolist()
+    world.apply(BitmapClear(node="drive0", name="b"))
+    world.apply(BitmapAdd(node="drive0", name="c", granularity=CLUSTER))
+    expected = world.apply(RELEASE)
+    assert dirty(world) == [2]
+    assert expected.bitmaps["drive0"]["c"].count == CLUSTER
+    seen = world.apply(at(Read, 0, 9)).data
+    assert seen is not None
+    assert seen.tolist() == HELD.data.render(2 * CLUSTER, 9).tolist()
+
+
+def test_a_held_write_can_fail_when_it_goes_on() -> None:
+    world = after(HELD, faults=(fault("write"),))
+    assert reason(world.apply(RELEASE)) is Reason.IO_ERROR
+    assert dirty(world) == [2]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [at(Write, 8, 99), at(WriteZeroes, -9, 1), HELD, Transaction(), backup(), at(Discard, 0, 9)],
+)
+def test_what_would_wait_or_overlap_is_not_done_beside_it(beside: Operation) -> None:
+    world = after(HELD)
+    with pytest.raises(InvalidOperationError):
+        world.apply(beside)
+    for apart in (at(Write, 9, 99), at(WriteZeroes, -9, 0), Flush(node="drive0")):
+        assert reason(world.apply(apart)) is None
+
+
+def test_only_a_filter_holds_a_write() -> None:
+    world = World()
+    world.apply(AddDisk(node="drive0", layers=(Layer(size=SIZE),)))
+    with pytest.raises(InvalidOperationError):
+        world.apply(HELD)
+
+
+def test_a_resize_that_fails_changes_nothing() -> None:
+    world = after(write(1), faults=(fault("resize", errno="ENOSPC"),))
+    refused = world.apply(Resize(node="drive0", size=SIZE + CLUSTER))
+    assert reason(refused) is Reason.SIZE_NOT_WRITTEN
+    assert refused.sizes == {"drive0": SIZE}
+    assert dirty(world) == [1]
+    assert reason(world.apply(Resize(node="drive0", size=SIZE + CLUSTER))) is None
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE - CLUSTER, 1 << 30])
+def test_what_else_a_resize_does_before_it_fails_is_open(size: int) -> None:
+    with pytest.raises(OpenOutcomeError):
+        after(faults=(fault("resize"),)).apply(Resize(node="drive0", size=size))
+
+
+def test_of_two_members_of_a_group_that_fail_none_is_the_first() -> None:
+    world = after(
+        write(2),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),), faults=(fault("read", 0),)),
+        Write(node="drive1", offset=0, length=1, stamp=2),
+        CreateImage(image="target1", layer=Layer(size=SIZE)),
+        faults=(fault("read"),),
+    )
+    other = BlockdevBackup(node="drive1", target="target1", sync="full", job="job1")
+    alone = Transaction(actions=(backup(), other))
+    assert {end.error for end in world.copy().apply(alone).jobs.values()} == {Reason.IO_ERROR}
+    with pytest.raises(OpenOutcomeError):
+        world.apply(replace(alone, grouped=True))
