@@ -85,6 +85,7 @@ def overhead(lab: Lab, seed: int, seconds: float) -> dict[str, Any]:
         "commands_per_step": recorder.commands / steps,
         "bytes_sent_per_step": sent / steps,
         "bytes_received_per_step": bare.received / steps,
+        "events_missed": bare.missed,
         "launches": sum(isinstance(entry, Launch) for entry in recorder.entries),
         "programs_run": sum(isinstance(entry, RunProgram) for entry in recorder.entries),
         "new_findings": sum(not record.known for record in summary.findings),

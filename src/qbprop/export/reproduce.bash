@@ -32,7 +32,7 @@ finish() {
 # input and output.
 start() {
     local beside=
-    verdict=125 QEMU='' printed='' refusal='' server='' line=''
+    verdict=125 events=0 QEMU='' printed='' refusal='' server='' line=''
     declare -gA job_words=() alive=() progress=() gone=()
     : "${QEMU_PROG:=qemu-system-x86_64}"
     [[ $QEMU_PROG != */* ]] || beside=$(cd "${QEMU_PROG%/*}" && pwd)
@@ -103,6 +103,7 @@ note() {
         printed+=$line
         return
     fi
+    ((++events <= 10000)) || wrong "QEMU sent more than 10000 events"
     word=${BASH_REMATCH[1]}
     [[ ! $line =~ '"'(id|device)'": "'([^\"]*)'"' ]] || id=${BASH_REMATCH[2]}
     case $word in
