@@ -30,12 +30,19 @@ class Cautious(BlockMachine):
     def perform(self, operations: Drawn) -> None:
         """As usual, with names for the filters of jobs that stay."""
         given = (operations,) if isinstance(operations, Operation) else operations
-        super().perform(self._named(each) for each in given)
+        super().perform(named for each in given if (named := self._named(each)) is not None)
 
-    def _named(self, operation: Operation) -> Operation:
+    def _named(self, operation: Operation) -> Operation | None:
+        """The operation with names for its filters; None where there are too few."""
         free = (name for name in FILTERS if name not in self.world.nodes)
+        try:
+            return self._filtered(operation, free)
+        except StopIteration:
+            return None
+
+    def _filtered(self, operation: Operation, free: Iterator[str]) -> Operation:
         if isinstance(operation, Transaction):
-            actions = tuple(_with_filter(each, free) for each in operation.actions)
+            actions = tuple([_with_filter(each, free) for each in operation.actions])
             return replace(operation, actions=actions)
         return _with_filter(operation, free)
 
@@ -50,7 +57,7 @@ T = TypeVar("T", bound=Operation)
 
 def _with_filter(operation: T, free: Iterator[str]) -> T:
     if isinstance(operation, Backup) and operation.lasting and operation.filter is None:
-        return replace(operation, filter=next(free, None))
+        return replace(operation, filter=next(free))
     return operation
 
 

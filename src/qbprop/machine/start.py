@@ -8,12 +8,14 @@ from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import Draft, pick, seldom
 from qbprop.machine.exports import export_add
 from qbprop.machine.topology import add_disk
-from qbprop_model.operations import Operation
+from qbprop_model.operations import Flush, Operation
 from qbprop_model.world import World
 
 
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """One to three disks, most with bitmaps, some with an image to back up into; some writes.
+
+    A disk whose flushes fail is flushed while there is nothing to flush, every other time.
 
     Then seldom an export, often a job that stays, or the first link of a chain of backups.
     """
@@ -22,6 +24,8 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     for _ in range(1 + pick(draw, [0, 0, 1, 2])):
         disk = add_disk(draw, scratch)
         draft.add(disk)
+        if any(fault.request == "flush" for fault in disk.faults or ()) and seldom(draw, 2):
+            draft.add(Flush(node=disk.node))
         for _ in range(pick(draw, [1, 2, 0, 3])):
             draft.add(bitmap_add(draw, scratch, disk.node))
         if seldom(draw, 2):
