@@ -153,6 +153,9 @@ def test_nothing_is_a_legal_length(guest: GuestIo, kind: GuestKind, offset: int)
 def test_an_unknown_disk_is_refused(guest: GuestIo) -> None:
     with pytest.raises(RequestRefused, match="drive9"):
         guest.perform(GuestRequest("drive9", "read", 0, 1))
+    if guest.name == "nbd":
+        with pytest.raises(RequestRefused, match="drive9"):
+            guest.hold(GuestRequest("drive9", "write", 0, 1, Fill(1)))
 
 
 def test_a_source_shows_where_data_may_be(guest: GuestIo) -> None:

@@ -282,8 +282,8 @@ class NbdGuest:
 
     def hold(self, request: GuestRequest) -> None:
         """Send a write and wait until *blkdebug* says that it has suspended it."""
+        connection = self._connection(request.node)
         node = self._nodes[request.node]
-        connection = self._connection(node)
         self._hmp.command(node, f"break {HELD_AT} {node}", None)
         self._held[node] = connection.start(request)
         seconds = self._process.monitor.timeout
@@ -295,7 +295,7 @@ class NbdGuest:
 
     def go_on(self, name: str) -> None:
         """Resume a disk's write and await its end."""
-        node = self._nodes[name]
+        node = self._nodes.get(name, name)
         self._hmp.command(node, f"resume {node}", "Resuming")
         self._connections[node].finish(self._held.pop(node))
 
