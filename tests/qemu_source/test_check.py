@@ -28,7 +28,12 @@ BUGS = sorted(
         if entry.trace and entry.concerns("7.2")
     }
 )
-WRONG = sorted((ROOT / "tests/export/variants").glob("*.jsonl"))
+WRONG = [
+    path
+    for path in sorted((ROOT / "tests/export/variants").glob("*.jsonl"))
+    if "read_dirty_extents" not in path.read_text("utf-8")
+]
+"""Those whose trace has a client that reads dirty extents have no test for the suite."""
 
 ABOUT = About(id="0123456789ab", kind="", title="a test")
 

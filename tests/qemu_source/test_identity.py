@@ -13,7 +13,10 @@ from qbprop.qemu.binaries import find_binaries
 from qbprop.replay import play
 from qbprop.trace import read_trace
 
-TRACES = sorted((Path(__file__).parents[2] / "src/qbprop/known_traces").glob("*.jsonl"))
+FOLDER = Path(__file__).parents[2] / "src/qbprop/known_traces"
+TRACES = sorted(
+    {FOLDER / f"{e.trace}.jsonl" for e in shipped_known() if e.trace and e.concerns("7.2")}
+)
 PAGES = {entry.id: entry.document for entry in shipped_known()}
 
 
