@@ -18,7 +18,7 @@ from qbprop.campaign.reduction import reduce, related
 from qbprop.campaign.simplification import simplify
 from qbprop.errors import QbpropError
 from qbprop.findings import Finding, HangFinding
-from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.operations import InvalidOperationError, Operation, operation_name
 
 TRIES = 3
 """Replays that must all show a finding, for it to count as sure; a hang, being slow, has one."""
@@ -158,9 +158,18 @@ class _Confirming:
                 return still((*kept[:i], tuple(operations), *kept[i + 1 :]))
 
             few = (some for some in related(kept[i]) if not self._late() and shows(some))
-            kept[i] = reduce(next(few, kept[i]), shows, self._late)
+            kept[i] = self._reduced(next(few, kept[i]), shows)
             kept[i] = simplify(kept[i], shows, self._late)
         return tuple(kept)
+
+    def _reduced(
+        self, operations: tuple[Operation, ...], shows: Callable[[Sequence[Operation]], bool]
+    ) -> tuple[Operation, ...]:
+        """Fewer operations; the one that the finding is named after stays."""
+        *others, last = operations
+        if operation_name(last) != self._last.operation.partition(".")[0]:
+            return reduce(operations, shows, self._late)
+        return (*reduce(others, lambda some: shows((*some, last)), self._late), last)
 
     def _rate(self, examples: Examples, tries: int, until: float) -> float:
         done = came_back = 0
