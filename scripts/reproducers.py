@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs exported scripts many times: each must exit as it should, every time.
 
-The script of a known bug of QEMU must exit with 1 where a replay shows the bug, else with 0. The
+The script of a known bug of QEMU must exit with 1 where a replay shows that bug, else with 0. The
 trace of a wrong rule (tests/export/variants) stands in for a finding: exported by the wrong model
 its script must exit with 1, by the right one with 0. Prints a line for each script; exits with 1
 if one did otherwise.
@@ -18,14 +18,14 @@ sys.path.insert(0, str(ROOT))
 
 from tests.sensitivity.variants import VARIANTS  # noqa: E402
 
+from qbprop.campaign.known import shipped_known  # noqa: E402
+from qbprop.campaign.only_known import try_known  # noqa: E402
 from qbprop.export import sh  # noqa: E402
 from qbprop.export.certify import BEHAVES, BUG, export_sh, run  # noqa: E402
 from qbprop.lab import Lab  # noqa: E402
 from qbprop.qemu.binaries import find_binaries  # noqa: E402
-from qbprop.replay import play  # noqa: E402
-from qbprop.trace import Trace, read_trace  # noqa: E402
+from qbprop.trace import read_trace  # noqa: E402
 
-KNOWN = sorted((ROOT / "src/qbprop/known_traces").glob("*.jsonl"))
 WRONG = sorted((ROOT / "tests/export/variants").glob("*.jsonl"))
 
 
@@ -56,22 +56,19 @@ def main() -> int:
 
 def scripts(lab: Lab, place: Lab, names: set[str]) -> Iterator[tuple[str, str, int]]:
     """Name, text and due exit code of each script, exported on ``lab`` to be run at ``place``."""
-    for path in KNOWN:
-        if not names or path.stem in names:
-            trace = read_trace(path)
-            yield path.stem, export_sh(lab, trace).text, shown(place, trace)
+    entries = shipped_known()
+    wanted = {entry.trace for entry in entries} & names if names else None
+    for tried in try_known(place, entries):
+        name = tried.entry.trace
+        if wanted is None or name in wanted:
+            due = BUG if tried.outcome == "there" else BEHAVES
+            yield name, export_sh(lab, tried.entry.read_trace()).text, due
     for path in WRONG:
         if place is lab and (not names or path.stem in names):
             trace = read_trace(path)
             with VARIANTS[path.stem].active() as rules:
                 yield f"{path.stem}, by the wrong rule", export_sh(lab, trace, rules).text, BUG
             yield f"{path.stem}, by the right one", export_sh(lab, trace).text, BEHAVES
-
-
-def shown(lab: Lab, trace: Trace) -> int:
-    """What a script of a trace must exit with, by what a replay shows."""
-    with lab.session() as session:
-        return BEHAVES if play(session, trace.examples) is None else BUG
 
 
 if __name__ == "__main__":
