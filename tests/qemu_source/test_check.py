@@ -146,5 +146,4 @@ def test_a_check_that_is_made_wrong_fails(
     assert old in after
     test = put(suite, name, before + heading + after.replace(old, new))
     output = check(suite, sources, [test])
-    sys.stdout.write(output)
     assert "Failed 1 of 1 iotests" in output
