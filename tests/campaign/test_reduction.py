@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qbprop.campaign.reduction import reduce
+from qbprop.campaign.reduction import reduce, related
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    BitmapClear,
+    BitmapMerge,
+    Layer,
+    MergeSource,
+    Write,
+)
 
 
 @given(st.lists(st.integers(0, 30), unique=True), st.sets(st.integers(0, 30)))
@@ -40,3 +49,22 @@ def test_an_expired_time_leaves_what_was_reached() -> None:
     kept = reduce(range(100), lambda some: 0 in some, expired)
     assert 0 in kept
     assert 1 < len(kept) < 100
+
+
+def test_what_is_related_to_the_last_operation_is_tried_first() -> None:
+    disks = [AddDisk(node=f"drive{i}", layers=(Layer(size=65536),)) for i in range(3)]
+    bitmap = BitmapAdd(node="drive0", name="bitmap0")
+    other = BitmapAdd(node="drive0", name="bitmap1")
+    elsewhere = BitmapAdd(node="drive1", name="bitmap1")
+    write = Write(node="drive0", offset=0, length=512, fill=1)
+    merge = BitmapMerge(
+        node="drive0", target="bitmap0", sources=(MergeSource(name="bitmap1", node="drive1"),)
+    )
+    clear = BitmapClear(node="drive0", name="bitmap0")
+    trace = (*disks, bitmap, other, elsewhere, write, merge, clear)
+    assert list(related(trace)) == [
+        (disks[0], bitmap, write, clear),
+        (disks[0], disks[1], bitmap, other, elsewhere, write, merge, clear),
+    ]
+    assert list(related((disks[0], bitmap))) == []
+    assert list(related(())) == []

@@ -43,7 +43,8 @@ def test_all_that_does_not_matter_goes() -> None:
 
     assert simplify((disk, add, write), shows, lambda: False) == (
         AddDisk(
-            node="drive0", layers=(Layer(size=0, data=(Pattern(offset=0, length=1024, fill=3),)),)
+            node="drive0",
+            layers=(Layer(size=0, format="raw", data=(Pattern(offset=0, length=1024, fill=3),)),),
         ),
         BitmapAdd(node="drive0", name="bitmap0", disabled=True),
         Write(node="drive0", offset=0, length=0, fill=999 % 255 + 1),
@@ -96,3 +97,11 @@ def test_simplifying_comes_to_an_end(operation: Operation) -> None:
     (simplest,) = simplify((operation,), lambda _: True, lambda: False)
     assert next(simpler(simplest), None) is None
     assert type(simplest) is type(operation)
+
+
+def test_a_raw_image_is_simpler_than_one_in_qcow2() -> None:
+    disk = AddDisk(node="drive0", layers=(Layer(size=512, cluster_size=4096),))
+    (raw,) = simplify((disk,), lambda _: True, lambda: False)
+    assert raw == AddDisk(node="drive0", layers=(Layer(size=0, format="raw"),))
+    needed = simplify((disk,), lambda trial: "qcow2" in str(trial), lambda: False)
+    assert needed == (AddDisk(node="drive0", layers=(Layer(size=0),)),)

@@ -14,17 +14,20 @@ from qbprop.campaign.certificate import (
     one_less,
     replays_needed,
 )
-from qbprop.campaign.reduction import reduce
+from qbprop.campaign.reduction import reduce, related
 from qbprop.campaign.simplification import simplify
 from qbprop.errors import QbpropError
 from qbprop.findings import Finding, HangFinding
-from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.operations import InvalidOperationError, Operation, operation_name
 
 TRIES = 3
 """Replays that must all show a finding, for it to count as sure; a hang, being slow, has one."""
 
 CONFIRM_SECONDS = 30.0
 """Time for all replays of one finding. One is always finished."""
+
+TRIES_SHARE = 0.1
+"""The share of the time after which what came back once is not tried again before it is reduced."""
 
 REDUCE_SHARE = 0.6
 """The share of the time after which nothing is made shorter any more."""
@@ -86,19 +89,20 @@ class _Confirming:
         self._sensible = sensible
         self._told = told
         now = time.monotonic()
+        self._hurry_from = now + seconds * TRIES_SHARE
         self._reduce_until, self._end = now + seconds * REDUCE_SHARE, now + seconds
         self._tries = 1 if entry.record.kind == HangFinding.kind else TRIES
 
     def run(self) -> Confirmation:
         self._told("replaying it on a fresh QEMU")
-        rate = self._rate(self._alone, self._tries)
+        rate = self._rate(self._alone, self._tries, self._hurry_from)
         if rate == 1.0:
             return self._sure(self._alone, self._reused)
         if rate == 0.0 and self._history:
             whole = (*self._history, *self._alone)
             if self._shows(whole, self._fresh):
                 return self._sure(whole, self._fresh)
-        rate = self._rate(self._alone, REPLAYS)
+        rate = self._rate(self._alone, REPLAYS, self._end)
         if rate:
             return self._racy(rate)
         return Confirmation(self._alone, self._last, Certificate(REPLAYS, 0))
@@ -153,13 +157,23 @@ class _Confirming:
             def shows(operations: Sequence[Operation], i: int = i) -> bool:
                 return still((*kept[:i], tuple(operations), *kept[i + 1 :]))
 
-            kept[i] = reduce(kept[i], shows, self._late)
+            few = (some for some in related(kept[i]) if not self._late() and shows(some))
+            kept[i] = self._reduced(next(few, kept[i]), shows)
             kept[i] = simplify(kept[i], shows, self._late)
         return tuple(kept)
 
-    def _rate(self, examples: Examples, tries: int) -> float:
+    def _reduced(
+        self, operations: tuple[Operation, ...], shows: Callable[[Sequence[Operation]], bool]
+    ) -> tuple[Operation, ...]:
+        """Fewer operations; the one that the finding is named after stays."""
+        *others, last = operations
+        if operation_name(last) != self._last.operation.partition(".")[0]:
+            return reduce(operations, shows, self._late)
+        return (*reduce(others, lambda some: shows((*some, last)), self._late), last)
+
+    def _rate(self, examples: Examples, tries: int, until: float) -> float:
         done = came_back = 0
-        while done < tries and not (done and self._expired()):
+        while done < tries and not (done and time.monotonic() >= until):
             came_back += self._shows(examples, self._fresh)
             done += 1
         return came_back / done

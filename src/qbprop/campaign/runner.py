@@ -181,13 +181,14 @@ class Campaign:
         hangs = entry.record.kind == HangFinding.kind
         timeout = watch.quick_timeout(self._lab.timeout) if hangs else self._lab.timeout
         locate = as_before(entry.finding, self._autopsy)
+        at_end = entry.finding.operation == "end" or bool(entry.finding.symptom)
         with self._lab.session(self._options.rules) as reused:
             reused.driver.timeout, reused.locate = timeout, locate
             seconds = min(CONFIRM_SECONDS, watch.grace)
             confirmed = confirm(
                 entry,
                 partial(self._play_fresh, timeout, locate),
-                lambda examples: self._play(reused, examples),
+                lambda examples: self._play(reused, examples, to_the_end=at_end),
                 seconds,
                 exact=partial(self._play_fresh, timeout, self._autopsy),
                 sensible=self._sensible,
@@ -235,9 +236,11 @@ class Campaign:
             session.explain = True
             return self._play(session, examples)
 
-    def _play(self, session: Session, examples: Examples) -> Finding | None:
+    def _play(
+        self, session: Session, examples: Examples, *, to_the_end: bool = True
+    ) -> Finding | None:
         self._tick()
-        return play(session, examples)
+        return play(session, examples, to_the_end=to_the_end)
 
     def _stop_if_broken(self, session: WatchedSession) -> None:
         error = self._watch.broken

@@ -13,6 +13,7 @@ from qbprop_model.operations import (
     BitmapDisable,
     Discard,
     InvalidOperationError,
+    Layer,
     Operation,
     Read,
     Write,
@@ -105,14 +106,17 @@ def _replaced(value: Any, old: str, new: str) -> Any:
 def simpler(value: T) -> Iterator[T]:
     """Variants of an operation, or a part of one, that are a step simpler.
 
-    A byte that is repeated is simpler than stamped data: a reproducer needs no file for it.
+    A byte that is repeated is simpler than stamped data: a reproducer needs no file for it. A raw
+    image is simpler than a qcow2 one.
     """
     stamp = getattr(value, "stamp", None)
     if stamp is not None:
         yield from _with(value, stamp=None, fill=stamp % 255 + 1)
+    if isinstance(value, Layer) and value.format != "raw":
+        yield from _with(value, format="raw")
     for field in fields(value):  # type: ignore[arg-type]
         old = getattr(value, field.name)
-        if old == field.default:
+        if old == field.default or (isinstance(value, Layer) and field.name == "format"):
             continue
         if field.default is not MISSING:
             yield from _with(value, **{field.name: field.default})
