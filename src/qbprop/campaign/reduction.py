@@ -8,7 +8,7 @@ from qbprop_model.operations import Operation
 
 T = TypeVar("T")
 
-_NAMES = ("node", "drive", "image", "backing", "name", "target", "bitmap", "job")
+_NAMES = ("node", "drive", "image", "backing", "name", "target", "bitmap", "job", "export")
 
 
 def reduce(
