@@ -93,9 +93,11 @@ class Bare:
                     _perform(self._handles[entry.export], entry)
             case AwaitEvent(event, count):
                 self._socket.settimeout(EVENT_SECONDS)
-                while self._events[event] < count:
-                    self._receive(0)
-                self._socket.settimeout(self._limit)
+                try:
+                    while self._events[event] < count:
+                        self._receive(0)
+                finally:
+                    self._socket.settimeout(self._limit)
             case Connect(export):
                 self._handles[export] = self._connect(export)
             case Close(exports):

@@ -22,7 +22,7 @@ from qbprop_model.operations import FILTERS, Backup, Operation, Transaction
 
 
 class Cautious(BlockMachine):
-    """Shuns in every example what QEMU is known to fall for, and lets no job name its filter.
+    """Shuns in every example what QEMU is known to fall for; each job that stays names its filter.
 
     The traffic is sent twice, and the names that QEMU makes up differ.
     """

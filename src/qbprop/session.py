@@ -102,6 +102,11 @@ class _Performed:
     patience: float
 
 
+def _due(expected: Expectation) -> str:
+    """What should have come of an operation, where QEMU has gone."""
+    return f"{expected.refusal.reason if expected.refusal else 'ok'} due"
+
+
 def _needs_nbd(operation: Operation, expected: Expectation) -> bool:
     """Whether HMP ``qemu-io`` cannot perform an operation, or looks fine when it fails."""
     held = isinstance(operation, HoldWrite | ReleaseWrite)
@@ -197,7 +202,7 @@ class Session:
         self.trace.append(operation)
         self.observed = None
         patience = self.patience(self._hazards.explains(HangFinding.kind))
-        with self._patient(patience), self._living(name, expected):
+        with self._patient(patience), self._living(name, _due(expected)):
             digests = expected.digests
             observation = self.driver.start(operation, digests, rests(expected))
         self._last = _Performed(operation, name, expected, observation, patience)
@@ -210,7 +215,7 @@ class Session:
         if self._last is None:
             return None
         last, self._last = self._last, None
-        with self._patient(last.patience), self._living(last.name, last.expected):
+        with self._patient(last.patience), self._living(last.name, _due(last.expected)):
             self.observed = last.observation()
             check(last.name, last.expected, self.observed, self.driver.features)
             self._check_contents(last.name, last.expected)
@@ -233,13 +238,12 @@ class Session:
             self.driver.timeout = full
 
     @contextmanager
-    def _living(self, name: str, expected: Expectation) -> Iterator[None]:
+    def _living(self, name: str, due: str) -> Iterator[None]:
         """What ends inside with QEMU, or disagrees, is a finding with its place."""
         try:
             yield
         except QemuGone as gone:
-            due = expected.refusal.reason if expected.refusal else "ok"
-            raise self._placed(self._life(name, f"{due} due", gone)) from gone
+            raise self._placed(self._life(name, due, gone)) from gone
         except Finding as finding:
             raise self._placed(finding) from None
 
@@ -254,7 +258,7 @@ class Session:
         """
         self.settle()
         expected = self.world.final()
-        try:
+        with self._living("end", "nothing due"):
             observed = self.driver.observe(expected.digests)
             check("end", expected, observed, self.driver.features)
             if thorough:
@@ -263,10 +267,6 @@ class Session:
                 self.driver.close_disks()
                 self._check_contents("end", expected, closed=True)
                 self._check_images()
-        except QemuGone as gone:
-            raise self._placed(self._life("end", "nothing due", gone)) from gone
-        except Finding as finding:
-            raise self._placed(finding) from None
 
     def _check_contents(self, name: str, expected: Expectation, *, closed: bool = False) -> None:
         """Compare bytes; the layers of disks ("drive0.0") only once the disks are ``closed``."""
