@@ -81,7 +81,7 @@ def overhead(lab: Lab, seed: int, seconds: float) -> dict[str, Any]:
     sent = sum(len(entry.payload) for entry in recorder.entries if isinstance(entry, Group))
     return {
         "seed": seed,
-        "overhead_ratio": clock.total / bare.seconds,
+        "overhead_ratio": (clock.total - bare.left_out_seconds) / bare.seconds,
         "steps_per_second": steps / clock.total,
         "steps": steps,
         "examples": summary.statistics.examples,
@@ -92,7 +92,8 @@ def overhead(lab: Lab, seed: int, seconds: float) -> dict[str, Any]:
         "commands_per_step": recorder.commands / steps,
         "bytes_sent_per_step": sent / steps,
         "bytes_received_per_step": bare.received / steps,
-        "events_missed": bare.missed,
+        "examples_left_out": bare.left_out,
+        "seconds_left_out": bare.left_out_seconds,
         "launches": sum(isinstance(entry, Launch) for entry in recorder.entries),
         "programs_run": sum(isinstance(entry, RunProgram) for entry in recorder.entries),
         "new_findings": sum(not record.known for record in summary.findings),

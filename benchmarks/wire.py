@@ -77,6 +77,22 @@ class NbdRequest:
 
 
 @dataclass(frozen=True)
+class HoldWrite:
+    """A write over NBD that blkdebug suspends."""
+
+    export: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FinishWrite:
+    """The end of an export's suspended write, awaited."""
+
+    export: str
+
+
+@dataclass(frozen=True)
 class WriteFile:
     """A file written, sparse: (offset, bytes) of its data."""
 
@@ -94,7 +110,13 @@ class RunProgram:
 
 @dataclass(frozen=True)
 class DeleteFiles:
-    """All image files deleted."""
+    """All image files deleted, as an example is over.
+
+    By then the campaign took ``at`` seconds, and each of ``events`` (as `event_key`) came so often.
+    """
+
+    at: float
+    events: Mapping[str, int]
 
 
 Entry = (
@@ -105,6 +127,8 @@ Entry = (
     | Connect
     | Close
     | NbdRequest
+    | HoldWrite
+    | FinishWrite
     | WriteFile
     | RunProgram
     | DeleteFiles
@@ -149,6 +173,8 @@ class Recorder:
             (NbdConnection, "__init__", self._connect),
             (NbdConnection, "read", self._read),
             (NbdConnection, "change", self._change),
+            (NbdConnection, "start", self._hold),
+            (NbdConnection, "finish", self._finish),
             (NbdConnection, "_block_status", self._status),
             (NbdGuest, "_delete", self._delete),
             (Images, "make", self._make),
@@ -194,7 +220,7 @@ class Recorder:
             self._keep(lambda: Silence(seconds))
             raise
         if commands:
-            self._keep(lambda: Group(_payload(commands), len(commands)))
+            self._keep(lambda: Group(command_bytes(commands), len(commands)))
         return replies
 
     def _wait(self, function: Around, monitor: Monitor, done: Callable[[Event], bool]) -> None:
@@ -257,6 +283,24 @@ class Recorder:
                 )
             )
 
+    def _hold(self, function: Around, connection: NbdConnection, request: GuestRequest) -> Any:
+        data = request.data
+        assert data is not None
+        self._keep(
+            lambda: HoldWrite(
+                connection.export,
+                request.offset,
+                data.render(request.offset, request.length).tobytes(),
+            )
+        )
+        return function(connection, request)
+
+    def _finish(self, function: Around, connection: NbdConnection, cookie: int) -> None:
+        try:
+            function(connection, cookie)
+        finally:
+            self._keep(lambda: FinishWrite(connection.export))
+
     def _status(
         self, function: Around, connection: NbdConnection, context: str, offset: int, length: int
     ) -> Any:
@@ -280,8 +324,9 @@ class Recorder:
         function(images, program)
 
     def _delete_all(self, function: Around, images: Images) -> None:
-        self._keep(DeleteFiles)
         function(images)
+        at = self._clock.total
+        self._keep(lambda: DeleteFiles(at, dict(self._taken)))
 
 
 def _is_end(event: Event) -> bool:
@@ -294,7 +339,8 @@ def event_key(name: str, data: Mapping[str, Any]) -> str:
     return name + json.dumps(data, sort_keys=True)
 
 
-def _payload(commands: Sequence[Command]) -> bytes:
+def command_bytes(commands: Sequence[Command]) -> bytes:
+    """Commands as they are sent."""
     messages = ({"execute": each.name, "arguments": each.arguments} for each in commands)
     return b"".join(bytes(Message(each)) for each in messages)
 
