@@ -175,7 +175,7 @@ class Recorder:
             (NbdConnection, "change", self._change),
             (NbdConnection, "start", self._hold),
             (NbdConnection, "finish", self._finish),
-            (NbdConnection, "_block_status", self._status),
+            (NbdConnection, "_ask", self._status),
             (NbdGuest, "_delete", self._delete),
             (Images, "make", self._make),
             (Images, "run", self._run),
@@ -302,12 +302,12 @@ class Recorder:
             self._keep(lambda: FinishWrite(connection.export))
 
     def _status(
-        self, function: Around, connection: NbdConnection, context: str, offset: int, length: int
+        self, function: Around, connection: NbdConnection, context: str, start: int, end: int
     ) -> Any:
         try:
-            return function(connection, context, offset, length)
+            return function(connection, context, start, end)
         finally:
-            self._keep(lambda: NbdRequest(connection.export, "status", offset, length))
+            self._keep(lambda: NbdRequest(connection.export, "status", start, end - start))
 
     def _delete(self, function: Around, guest: NbdGuest, nodes: Sequence[str]) -> None:
         self._keep(lambda: Close(tuple(nodes)))

@@ -12,7 +12,7 @@ from qbprop.lab import Lab
 from qbprop.qemu import guest_nbd
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.driver import Driver
-from qbprop.qemu.guest_nbd import NbdConnection
+from qbprop.qemu.guest_nbd import NbdConnection, Status
 from qbprop.qemu.nbd_server import context
 from qbprop.qemu.observation import RequestRefused
 from qbprop_model import operations as op
@@ -65,8 +65,11 @@ def test_a_client_is_told_what_is_dirty_also_of_a_part(driver: Driver) -> None:
 def test_a_client_asks_on_until_all_is_told(driver: Driver) -> None:
     driver.perform(export())
     driver.perform(write(90_000, 100_000))
-    with mock.patch.object(guest_nbd, "STATUS_LIMIT", 50_000):
-        assert driver.perform(ask()).extents == ((89_600, 190_464),)
+    driver.perform(write(MIB - 1, 1))
+    limit = 50_000
+    assert MIB // limit > guest_nbd.STATUS_AHEAD
+    with mock.patch.object(guest_nbd, "STATUS_LIMIT", limit):
+        assert driver.perform(ask()).extents == ((89_600, 190_464), (MIB - 512, MIB))
 
 
 @pytest.mark.parametrize(
@@ -80,22 +83,33 @@ def test_a_client_asks_on_until_all_is_told(driver: Driver) -> None:
 def test_replies_that_tell_less_or_more_than_was_asked(
     told: list[list[tuple[int, int]]], due: Ranges
 ) -> None:
-    connection = object.__new__(NbdConnection)
-    with mock.patch.object(NbdConnection, "_block_status", side_effect=told) as asked:
-        assert connection.dirty_extents("c", 0, 10) == due
+    asked, extents = replied(told)
+    assert extents == due
     position = 0
-    for call, reply in zip(asked.call_args_list, told, strict=True):
-        assert call.args == ("c", position, 10 - position)
+    for question, reply in zip(asked, told, strict=True):
+        assert question == (position, 10)
         position += sum(length for length, _ in reply)
 
 
 def test_a_reply_that_tells_nothing_is_no_answer() -> None:
+    with pytest.raises(RequestRefused, match="no status of byte 0"):
+        replied([[]])
+
+
+def replied(told: list[list[tuple[int, int]]]) -> tuple[list[tuple[int, int]], Ranges]:
+    """What is asked for ten bytes, as (start, end), and what comes of such answers."""
+    asked: list[tuple[int, int]] = []
+
+    def ask(_context: str, start: int, end: int) -> Status:
+        asked.append((start, end))
+        return Status(start, end, 0, [])
+
     connection = object.__new__(NbdConnection)
     with (
-        mock.patch.object(NbdConnection, "_block_status", return_value=[]),
-        pytest.raises(RequestRefused, match="no status of byte 0"),
+        mock.patch.object(connection, "_ask", ask),
+        mock.patch.object(connection, "_told", side_effect=told),
     ):
-        connection.dirty_extents("c", 0, 10)
+        return asked, connection.dirty_extents("c", 0, 10)
 
 
 def test_an_export_keeps_its_bitmap_busy_and_is_gone_when_it_is_deleted(driver: Driver) -> None:

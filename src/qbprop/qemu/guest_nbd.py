@@ -7,8 +7,11 @@ of zero length reach QEMU.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import nbd
@@ -29,6 +32,9 @@ from qbprop_model.ranges import Ranges, joined
 SLICE_MILLISECONDS = 100
 """Longest single wait: libnbd goes on waiting through a signal, which Python then sees late."""
 
+SERVE_MILLISECONDS = 1
+"""Time given to what was sent; no reply is due that would end the wait."""
+
 DEPTH = "qemu:allocation-depth"
 """The context that tells which layer has a range: 0 none, 1 the top one."""
 
@@ -38,8 +44,24 @@ HELD_AT = "pwritev"
 STATUS_LIMIT = (1 << 32) - (1 << 21)
 """Most bytes in one question for the status; whole clusters of any size."""
 
+STATUS_AHEAD = 16
+"""Questions for the status that are under way at once: QEMU works on no more for one client."""
+
 DIRTY = 1
 """The flag of dirty extents in the metadata contexts of bitmaps."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A question for the status of bytes from ``start`` to ``end``.
+
+    Its ``entries`` are in place once the server has answered: a length, its flags, and so on.
+    """
+
+    start: int
+    end: int
+    cookie: int
+    entries: list[int]
 
 
 class NbdConnection:
@@ -130,7 +152,7 @@ class NbdConnection:
 
     def serve(self) -> None:
         """Let what was sent travel on, for a moment."""
-        self._handle.poll(SLICE_MILLISECONDS)
+        self._handle.poll(SERVE_MILLISECONDS)
 
     def finish(self, cookie: int) -> None:
         """Wait for the end of a request that was started."""
@@ -159,21 +181,27 @@ class NbdConnection:
     ) -> Ranges:
         """Where a context says what is wanted; the server is asked until all is told."""
         told: list[tuple[int, int]] = []
-        position = offset
-        while position == offset or position < end:
-            asked = position
-            length = min(end - position, STATUS_LIMIT)
-            for extent, flags in self._block_status(context, position, length):
-                start, position = position, min(position + extent, end)
+        starts = range(offset, end, STATUS_LIMIT) if offset < end else (offset,)
+        parts = ((start, min(start + STATUS_LIMIT, end)) for start in starts)
+        asked = deque(self._ask(context, *part) for part in islice(parts, STATUS_AHEAD))
+        while asked:
+            status = asked.popleft()
+            position = status.start
+            for extent, flags in self._told(status):
+                start, position = position, min(position + extent, status.end)
                 if wanted(flags):
                     told.append((start, position))
-            if position == asked:
-                problem = f"no status of byte {position} was told"
-                raise RequestRefused(Refused("guest", "EPROTO", problem))
+            if position < status.end:
+                if position == status.start:
+                    problem = f"no status of byte {position} was told"
+                    raise RequestRefused(Refused("guest", "EPROTO", problem))
+                asked.appendleft(self._ask(context, position, status.end))
+            else:
+                asked.extend(self._ask(context, *part) for part in islice(parts, 1))
         return joined(told)
 
-    def _block_status(self, context: str, offset: int, length: int) -> Iterable[tuple[int, int]]:
-        """Lengths and flags of the extents from ``offset`` on; as many as the server tells."""
+    def _ask(self, context: str, start: int, end: int) -> Status:
+        """Ask for the status of a range."""
         entries: list[int] = []
 
         def take(name: str, _offset: int, new: list[int], _error: object) -> int:
@@ -181,8 +209,16 @@ class NbdConnection:
                 entries.extend(new)
             return 0
 
-        self._await("status", lambda: self._handle.aio_block_status(length, offset, take))
-        return zip(entries[::2], entries[1::2], strict=True)
+        try:
+            cookie = self._handle.aio_block_status(end - start, start, take)
+        except nbd.Error as error:
+            raise self._refusal(error) from error
+        return Status(start, end, cookie, entries)
+
+    def _told(self, status: Status) -> Iterable[tuple[int, int]]:
+        """Lengths and flags of the extents from the start on; as many as the server tells."""
+        self._await("status", lambda: status.cookie)
+        return zip(status.entries[::2], status.entries[1::2], strict=True)
 
     def _await(self, what: str, send: Callable[[], int]) -> None:
         handle = self._handle
@@ -191,10 +227,14 @@ class NbdConnection:
             while not handle.aio_command_completed(cookie):
                 self._poll(what)
         except nbd.Error as error:
-            self.lost = handle.aio_is_dead() or handle.aio_is_closed()
-            if self.lost:
-                raise_if_gone(self._process)
-            raise refused_by(error) from error
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: nbd.Error) -> RequestRefused:
+        """What the guest sees of an error. Raises QemuDied where QEMU went away."""
+        self.lost = self._handle.aio_is_dead() or self._handle.aio_is_closed()
+        if self.lost:
+            raise_if_gone(self._process)
+        return refused_by(error)
 
     def _poll(self, what: str) -> None:
         seconds = self._process.monitor.timeout
