@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -39,7 +39,7 @@ from benchmarks.wire import (
 
 from qbprop.lab import scratch_folder
 from qbprop.qemu.binaries import Binaries
-from qbprop.qemu.guest_nbd import DEPTH
+from qbprop.qemu.guest_nbd import DEPTH, STATUS_AHEAD
 from qbprop.qemu.images import Images
 from qbprop.qemu.nbd_server import SOCKET, START
 from qbprop.qemu.observation import RequestRefused
@@ -79,6 +79,7 @@ class Bare:
         self._socket = socket.socket()
         self._handles: dict[str, Any] = {}
         self._held: dict[str, int] = {}
+        self._asked: deque[tuple[Any, int]] = deque()
         self._buffer = b""
         self._events: Counter[str] = Counter()
         self._launching = 0.0
@@ -104,7 +105,18 @@ class Bare:
                 began = end.at
 
     def _do(self, entry: Entry) -> None:
+        if isinstance(entry, NbdRequest) and entry.kind == "status":
+            handle = self._handles[entry.export]
+            self._asked.append(
+                (handle, handle.aio_block_status(entry.length, entry.offset, lambda *_: 0))
+            )
+            if len(self._asked) < STATUS_AHEAD:
+                return
+        while self._asked:
+            _await(*self._asked.popleft())
         match entry:
+            case NbdRequest(kind="status"):
+                pass
             case Group(payload, commands):
                 self._socket.sendall(payload)
                 self._receive(commands)
@@ -116,9 +128,7 @@ class Bare:
                 while "Suspended request" not in self._process.stdout_text():
                     self._handles[export].poll(1)
             case FinishWrite(export):
-                with suppress(nbd.Error):
-                    while not self._handles[export].aio_command_completed(self._held[export]):
-                        self._handles[export].poll(-1)
+                _await(self._handles[export], self._held[export])
             case AwaitEvent(event, count):
                 self._socket.settimeout(EVENT_SECONDS)
                 try:
@@ -147,6 +157,7 @@ class Bare:
         start = time.perf_counter()
         self._stack.close()
         self._handles.clear()
+        self._asked.clear()
         self._events.clear()
         self._buffer = b""
         process = self._stack.enter_context(QemuProcess(self._binaries, self._folder))
@@ -216,8 +227,12 @@ def _perform(handle: Any, request: NbdRequest) -> None:
             handle.trim(length, offset)
         case "flush":
             handle.flush()
-        case "status":
-            handle.block_status(length, offset, lambda *_: 0)
+
+
+def _await(handle: Any, cookie: int) -> None:
+    with suppress(nbd.Error):
+        while not handle.aio_command_completed(cookie):
+            handle.poll(-1)
 
 
 def bare_time(binaries: Binaries, entries: Iterable[Entry], limit: float) -> Bare:

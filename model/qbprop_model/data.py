@@ -63,6 +63,8 @@ def all_zero(data: Data, offset: int, length: int) -> bool:
     """Whether ``length`` bytes of this data at byte ``offset`` are all zero."""
     if isinstance(data, Fill):
         return data.byte == 0 or length == 0
+    if data.render(offset, min(length, SECTOR)).any():
+        return False
     return not data.render(offset, length).any()
 
 
@@ -70,7 +72,9 @@ ZERO = Fill(0)
 
 
 def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """A bijective 64-bit scrambling (the finaliser of the public-domain SplitMix64)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    """Scramble 64-bit words in place, bijectively: the end of SplitMix64 (public domain)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x ^= x >> np.uint64(shift)
+        x *= np.uint64(factor)
+    x ^= x >> np.uint64(31)
+    return x

@@ -317,10 +317,8 @@ class Session:
             )
 
     def _check_images(self) -> None:
-        for name in self.world.images:
-            problem = self.driver.check_image(name)
-            if problem is not None:
-                raise ImageCheckFinding("end", normalise(problem), f"{name}: no error", problem)
+        for name, problem in self.driver.check_images(self.world.images).items():
+            raise ImageCheckFinding("end", normalise(problem), f"{name}: no error", problem)
 
     def _life(self, name: str, due: str, gone: QemuGone) -> Finding:
         if isinstance(gone, QemuDied):

@@ -5,7 +5,7 @@ replaces it when that fails or when it died, hung or was left in an unknown stat
 """
 
 import importlib.util
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -245,12 +245,13 @@ class Driver:
         process = self._process
         return dirty_ranges(process.monitor, self._binaries.img, self._folder, node, bitmap)
 
-    def check_image(self, name: str) -> str | None:
-        """What ``qemu-img check`` finds wrong with an image, named as in `differences`.
+    def check_images(self, names: Iterable[str]) -> dict[str, str]:
+        """What ``qemu-img check`` finds wrong with which images, named as in `differences`.
 
         Raises QemuSilent when the program does not end in time.
         """
-        return self._images.check(target_file(name))
+        files = {target_file(name): name for name in names}
+        return {files[file]: problem for file, problem in self._images.check(files).items()}
 
     def close_disks(self) -> None:
         """Close all open disks, so that programs can read and check their images.

@@ -9,7 +9,8 @@ serves many images.
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,17 +111,25 @@ class Images:
             raise
         os.utime(path, ns=(_UNTOUCHED, _UNTOUCHED))
 
-    def check(self, file: str) -> str | None:
-        """What ``qemu-img check`` finds wrong with a qcow2 image; None for any other file.
+    def check(self, files: Iterable[str]) -> dict[str, str]:
+        """What ``qemu-img check`` finds wrong with each image of ``files``; they run side by side.
 
-        None as well for one that nobody has written to since `make`.
+        Nothing with a file that is not qcow2, or that nobody has written to since `make`.
         """
-        path = self._folder / file
-        if self.format_of(file) != "qcow2" or path.stat().st_mtime_ns == _UNTOUCHED:
-            return None
-        code, output = self._run(Program("qemu-img", ("check", "-f", "qcow2", file)))
-        kind = {0: None, 2: "corruption", 3: "leaked clusters"}.get(code, f"exit code {code}")
-        return None if kind is None else f"qemu-img check of {file}: {kind}: {output}"
+        with ExitStack() as stack:
+            checks = {
+                file: self._started(Program("qemu-img", ("check", "-f", "qcow2", file)), stack)
+                for file in files
+                if self.format_of(file) == "qcow2"
+                and (self._folder / file).stat().st_mtime_ns != _UNTOUCHED
+            }
+            ends = {file: self._ended(check) for file, check in checks.items()}
+        kinds = {2: "corruption", 3: "leaked clusters"}
+        return {
+            file: f"qemu-img check of {file}: {kinds.get(code, f'exit code {code}')}: {output}"
+            for file, (code, output) in ends.items()
+            if code
+        }
 
     def flatten(self, file: str) -> Path:
         """A sparse raw file with all that a new process reads from ``file`` and its chain.
@@ -138,21 +147,35 @@ class Images:
             path.unlink()
 
     def _run(self, program: Program) -> tuple[int, str]:
+        with ExitStack() as stack:
+            return self._ended(self._started(program, stack))
+
+    def _started(self, program: Program, stack: ExitStack) -> subprocess.Popen[bytes]:
+        """The program, running; whatever happens, it does not outlive the stack."""
         self.runs += 1
         words = [self._programs[program.tool], *map(str, program.arguments)]
-        try:
-            done = subprocess.run(
+        process = stack.enter_context(
+            subprocess.Popen(
                 words,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self.timeout,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )
+        )
+        stack.callback(process.kill)
+        return process
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
+        """The exit code of a program, and what it said."""
+        try:
+            output, errors = process.communicate(timeout=self.timeout)
         except subprocess.TimeoutExpired:
+            words = process.args
+            assert isinstance(words, list)
             raise QemuSilent(" ".join(words), self.timeout) from None
-        output = done.stderr.strip() or done.stdout.strip()
-        return done.returncode, output.decode(errors="replace")
+        said = errors.strip() or output.strip()
+        return process.returncode, said.decode(errors="replace")
 
     def _blank(self, step: MakeImage, path: Path) -> None:
         name = (step.backing or "").encode()
