@@ -237,3 +237,20 @@ def test_a_cluster_no_larger_than_the_job_cluster_has_no_hole() -> None:
     for operation in (disk, WORLD_OF_A_HOLE[1], write, FULL):
         world.apply(operation)
     assert world.images["target0"].alloc.at(0) is Alloc.DATA
+
+
+@pytest.mark.parametrize("sync", ["none", "top"])
+def test_a_raw_target_is_refused_a_backing_file_before_anybody_asks_for_its_lock(
+    sync: SyncMode,
+) -> None:
+    world = World()
+    for operation in (
+        a_disk(),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
+        CreateImage(image="target0", layer=Layer(size=SIZE)),
+        BlockdevBackup(node="drive1", target="target0", sync="none", job="job1"),
+    ):
+        assert world.apply(operation).reason is None
+    raw = DriveBackup(node="drive0", target="target0", sync=sync, format="raw", job="job0")
+    assert world.apply(raw).reason is Reason.BACKING_UNSUPPORTED
+    assert world.apply(replace(raw, sync="full")).reason is Reason.IMAGE_LOCKED

@@ -160,12 +160,14 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
     if op.target not in TARGETS:
         raise InvalidOperationError(f"there is no target {op.target}")
     if op.mode == "absolute-paths":
+        source = world.images[node.image]
+        backing = source.backing if op.sync == "top" else None
+        if op.format == "raw" and (op.sync == "none" or backing is not None):
+            raise Refused(Reason.BACKING_UNSUPPORTED)
         if op.target in world.images:
             lock_target(op.target, world, alone=True)
         if op.sync == "none":
             raise InvalidOperationError("the target would be backed by the disk itself")
-        source = world.images[node.image]
-        backing = source.backing if op.sync == "top" else None
         world.put_image(op.target, world.rules.create(
             format=op.format, size=source.size, backing=backing
         ))  # fmt: skip
