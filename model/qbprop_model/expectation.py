@@ -195,7 +195,8 @@ class Expectation:
 
     ``alive``: the jobs that there are. ``words``: by job, what its events tell, in order: its
     status, or one of those of :mod:`qbprop_model.effects.jobs`. ``anonymous``: all bitmaps
-    without a name. ``opened``: the targets that are open as nodes.
+    without a name. ``opened``: the targets that are open as nodes. ``complaints``: the errors of
+    flushes that failed as nodes were closed; QEMU may tell of each on its standard error.
     """
 
     refusal: Refusal | None = None
@@ -211,6 +212,7 @@ class Expectation:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     anonymous: tuple[Anonymous, ...] = ()
     opened: tuple[str, ...] = ()
+    complaints: tuple[Reason, ...] = ()
 
 
 def digest(words: bytes) -> str:

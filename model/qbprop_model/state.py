@@ -66,7 +66,8 @@ class State:
     nodes. ``faults`` has those that are left of each node at which requests may fail, and of
     each image that may refuse a new size; ``held`` the guest's write that is held at a disk.
     ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the
-    ``words`` and ``ends`` of its jobs, and the targets of those that have ``concluded``.
+    ``words`` and ``ends`` of its jobs, the targets of those that have ``concluded``, and the
+    ``complaints`` that QEMU may make of what failed while it closed nodes.
     """
 
     def __init__(self, rules: Rules | None = None, traits: Traits | None = None) -> None:
@@ -86,6 +87,7 @@ class State:
         self.words: dict[str, tuple[str, ...]] = {}
         self.ends: dict[str, JobEnd] = {}
         self.concluded: tuple[str, ...] = ()
+        self.complaints: tuple[Reason, ...] = ()
 
     def copy(self) -> Self:
         """A state that can be changed without changing this one."""

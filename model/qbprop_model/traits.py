@@ -20,11 +20,16 @@ class Traits:
     ``blockdev_backup_x_perf``: a backup copies several job clusters at once, unless it is told
     otherwise; without, it copies one after the other, cannot be told anything, and notices
     late that it is paused or has nothing left (6.7).
+    ``graph_waits``: no node can be opened, closed or looked into with HMP ``qemu-io`` while a
+    request is in flight, so that no guest's write can be held (7.3).
+    ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     """
 
     groups_checked_first: bool = False
     copy_bitmap_on_filter: bool = False
     unmap_needs_discard: bool = False
+    graph_waits: bool = False
+    filter_end_flushes: bool = False
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True

@@ -80,7 +80,7 @@ class World(State):
         self.words = {
             job_id: (NOISE,) if job.status == "running" else () for job_id, job in self.jobs.items()
         }
-        self.ends, self.concluded = {}, ()
+        self.ends, self.concluded, self.complaints = {}, (), ()
 
     def _expect(self, outcome: Outcome, digested: Mapping[tuple[str, str], Bitmap]) -> Expectation:
         shown = [name for name in self.nodes if not name.startswith("#")]
@@ -110,6 +110,7 @@ class World(State):
             words=dict(self.words),
             anonymous=tuple(sorted(self._anonymous())),
             opened=tuple(sorted(self.opened)),
+            complaints=self.complaints,
         )
 
     def _offset(self, job: Job) -> int | None:

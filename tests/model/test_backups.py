@@ -250,7 +250,12 @@ def test_a_raw_target_is_refused_a_backing_file_before_anybody_asks_for_its_lock
         CreateImage(image="target0", layer=Layer(size=SIZE)),
         BlockdevBackup(node="drive1", target="target0", sync="none", job="job1"),
     ):
-        assert world.apply(operation).reason is None
+        assert world.apply(operation).refusal is None
     raw = DriveBackup(node="drive0", target="target0", sync=sync, format="raw", job="job0")
-    assert world.apply(raw).reason is Reason.BACKING_UNSUPPORTED
-    assert world.apply(replace(raw, sync="full")).reason is Reason.IMAGE_LOCKED
+    for backup, reason in (
+        (raw, Reason.BACKING_UNSUPPORTED),
+        (replace(raw, sync="full"), Reason.IMAGE_LOCKED),
+    ):
+        refusal = world.apply(backup).refusal
+        assert refusal is not None
+        assert refusal.reason is reason

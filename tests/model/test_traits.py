@@ -1,5 +1,6 @@
 """What changes with the traits of an engine, and nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ from qbprop_model.operations import (
     BlockdevBackup,
     CreateImage,
     DriveBackup,
+    Fault,
+    Flush,
+    HoldWrite,
     InvalidOperationError,
     JobPause,
     Layer,
@@ -29,7 +33,13 @@ from qbprop_model.world import World
 CLUSTER = 65536
 SIZE = 4 * CLUSTER
 OLD = Traits(blockdev_backup_x_perf=False, copy_before_write=False)
-NEW = Traits(groups_checked_first=True, copy_bitmap_on_filter=True, unmap_needs_discard=True)
+NEW = Traits(
+    groups_checked_first=True,
+    copy_bitmap_on_filter=True,
+    unmap_needs_discard=True,
+    graph_waits=True,
+    filter_end_flushes=True,
+)
 
 DATA = (Pattern(offset=0, length=SIZE, stamp=1),)
 DISK = AddDisk(node="drive0", layers=(Layer(size=SIZE, data=DATA),))
@@ -107,3 +117,31 @@ def test_the_filter_of_a_later_job_comes_between_a_disk_and_what_it_backs(
 def test_a_write_is_the_same_everywhere() -> None:
     write = Write(node="drive0", offset=0, length=512, stamp=3)
     assert last(OLD, write) == last(NEW, write) == last(Traits(), write)
+
+
+@pytest.mark.parametrize(
+    ("traits", "complaints", "flushed"),
+    [(Traits(), (), Reason.NO_SPACE), (NEW, (Reason.NO_SPACE,), None)],
+)
+def test_who_meets_an_error_of_flushing_at_the_end_of_a_backup(
+    traits: Traits, complaints: tuple[Reason, ...], flushed: Reason | None
+) -> None:
+    world = World(traits=traits)
+    fault = Fault(request="flush", errno="ENOSPC")
+    backup = BlockdevBackup(node="drive0", target="target0", sync="full")
+    for each in (replace(DISK, faults=(fault,)), TARGETS[0]):
+        world.apply(each)
+    assert world.apply(backup).complaints == ()
+    world.apply(Write(node="drive0", offset=0, length=1, fill=1))
+    assert world.apply(backup).complaints == complaints
+    assert reason(world.apply(Flush(node="drive0"))) == flushed
+    assert world.apply(backup).complaints == ()
+
+
+def test_no_write_is_held_where_changes_of_the_graph_wait() -> None:
+    hold = HoldWrite(node="drive0", offset=0, length=1, fill=1)
+    disk = replace(DISK, faults=())
+    world = World(traits=NEW)
+    world.apply(disk)
+    with pytest.raises(InvalidOperationError):
+        world.apply(hold)

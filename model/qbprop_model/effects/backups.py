@@ -106,7 +106,12 @@ def start_backup(op: Backup, world: State) -> str:
         check_filter(op.filter, world)
     if op.max_chunk and op.max_chunk < cluster:
         raise Refused(Reason.CHUNK_TOO_SMALL, str(cluster))
-    job_id = choose_id(op, name, world)
+    try:
+        job_id = choose_id(op, name, world)
+    except Refused:
+        if world.traits.filter_end_flushes and name in world.faults:
+            raise OpenOutcomeError("what a filter flushes whose job is refused") from None
+        raise
     serial = not world.traits.blockdev_backup_x_perf or (
         op.max_workers == 1 and op.max_chunk is not None and op.max_chunk // cluster == 1
     )

@@ -43,6 +43,8 @@ def check_beside(op: Operation, world: State) -> None:
 
 @effect.register
 def _(op: HoldWrite, world: State) -> Outcome:
+    if world.traits.graph_waits:
+        raise InvalidOperationError("what would release the write waits for it")
     name, node = world.resolve(op.node, Reason.GUEST_NOT_FOUND)
     if name not in world.faults or node.filters is not None or world.filters(name):
         raise InvalidOperationError("no filter that holds a write, or one of a job above it")

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.effects.faults import Struck, check_cancelled, strike_copy
+from qbprop_model.effects.faults import Struck, check_cancelled, strike, strike_copy
 from qbprop_model.expectation import FLOOD, NOISE, JobEnd, Reason
+from qbprop_model.faults import REASONS
 from qbprop_model.image import Alloc, Chain, Image, Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
@@ -262,12 +263,25 @@ def conclude(world: State, job_id: str, *, failed: bool) -> None:
         if failed and job.bitmap_mode == "always":
             thawed = rules.uncopied(thawed, job.left, job.point_in_time.size)
         world.put_bitmap(job.node, job.bitmap, thawed)
+    flush_through_filter(world, job.node)
     world.remove_filter(job.filter)
     world.opened -= {job.target}
-    world.faults.pop(job.target, None)
+    failing = [each for each in world.faults.pop(job.target, ()) if each.request == "flush"]
+    world.complaints += tuple(REASONS[fault.errno] for fault in failing)
     world.concluded = (*world.concluded, job.target)
     if job.auto_dismiss:
         dismiss(world, job_id)
+
+
+def flush_through_filter(world: State, name: str) -> None:
+    """Some QEMUs flush what a filter stands on as the filter goes, and tell nobody of errors."""
+    node = world.nodes[name]
+    if not (world.traits.filter_end_flushes and node.unflushed):
+        return
+    if reason := strike(world, name, "flush"):
+        world.complaints += (reason,)
+    else:
+        world.nodes[name] = replace(node, unflushed=False)
 
 
 def dismiss(world: State, job_id: str) -> None:

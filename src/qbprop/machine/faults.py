@@ -86,6 +86,8 @@ def held_write(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 def holding(world: State) -> list[str]:
     """The disks at which a write can be held."""
+    if world.traits.graph_waits:
+        return []
     taken = {*world.backed_up, *world.held}
     return [name for name in present(world) if name in world.faults and name not in taken]
 

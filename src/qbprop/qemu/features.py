@@ -36,6 +36,8 @@ class Features:
     groups_checked_first: bool
     copy_bitmap_on_filter: bool
     unmap_needs_discard: bool
+    graph_waits: bool
+    filter_end_flushes: bool
     copy_before_write: bool
 
     @property
@@ -203,6 +205,20 @@ TABLE = (
         # Both came with QEMU 9.1; to see it otherwise takes an image.
         _argument("blockdev-backup", "discard-source"),
         "zeroing with unmap frees clusters of every node",
+    ),
+    Feature(
+        "graph_waits",
+        "changes of the block graph wait for requests in flight, and no write is held",
+        # Seen where this is, from 10.0 on; to see it otherwise takes a request that never ends.
+        _argument("blockdev-backup", "discard-source"),
+        "guests' writes are held in flight",
+    ),
+    Feature(
+        "filter_end_flushes",
+        "a backup's filter flushes its disk as it goes",
+        # Seen where this is, from 10.0 on; to see it otherwise takes a disk with faults.
+        _argument("blockdev-backup", "discard-source"),
+        "it flushes nothing",
     ),
     Feature(
         "copy_before_write",
