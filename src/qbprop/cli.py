@@ -44,6 +44,7 @@ def main() -> None:
     \b
     Examples:
       qbprop fuzz --qemu ~/src/qemu/build --max-time 10m
+      qbprop fuzz --jobs 4 --max-time 8h           a night on four cores
       qbprop fuzz --seed 7 --max-examples 500      the same examples each time
       qbprop fuzz --json 2>progress.log | jq .findings
 
@@ -72,6 +73,13 @@ def main() -> None:
     type=click.IntRange(min=0),
     help="The same seed and QEMU give the same examples. [default: a new one, which is recorded]",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Workers, each with a QEMU of its own; as many as there are cores is good.",
+)
 @click.option("--stop-on-finding", is_flag=True, help="Stop at the first new finding.")
 @click.option(
     "--out",
@@ -98,6 +106,7 @@ def fuzz(
     max_time: float,
     max_examples: int | None,
     seed: int | None,
+    jobs: int,
     stop_on_finding: bool,
     out: Path | None,
     profile: str | None,
@@ -109,6 +118,7 @@ def fuzz(
     from qbprop.campaign.known import read_known, shipped_known
     from qbprop.campaign.result import show_result
     from qbprop.campaign.runner import Campaign, Options
+    from qbprop.campaign.shares import SharedCampaign
     from qbprop.lab import Lab
     from qbprop.profiles import DEFAULT_PROFILE, SIZES
     from qbprop.qemu.binaries import find_binaries
@@ -133,7 +143,12 @@ def fuzz(
             stop_on_finding=stop_on_finding,
             known=entries,
         )
-        campaign = Campaign(lab, options, Console(stderr=True))
+        console = Console(stderr=True)
+        campaign: Campaign | SharedCampaign
+        if jobs == 1:
+            campaign = Campaign(lab, options, console)
+        else:
+            campaign = SharedCampaign(lab, options, console, jobs=jobs, qemu=qemu, known=known)
         try:
             summary = campaign.run()
         finally:

@@ -60,6 +60,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "qemus": [{"version": "7.2.22", "path": "/usr/bin/qemu"}],
         "guest_io": "nbd",
         "profile": "qbprop-dev",
+        "jobs": 1,
         "seed": 12,
         "status": "running",
         "seconds": 10.0,
@@ -100,6 +101,22 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
     assert outcomes["transaction.bitmap_clear"] == {"ok": 0, "refused": 2}
     assert outcomes["bitmap_clear"] == {"ok": 0, "refused": 0}
     assert operations["transaction.abort"] == 1
+
+
+def test_what_is_written_can_be_read_again_and_added_up(tmp_path: Path) -> None:
+    assert Summary.read(tmp_path) is None
+    written = a_summary()
+    written.write(tmp_path)
+    read = Summary.read(tmp_path)
+    assert read is not None
+    assert read.to_record() == written.to_record()
+    assert read.statistics.bitmaps == 3
+    read.statistics.add(written.statistics)
+    twice = read.to_record()
+    assert (twice["steps"], twice["examples"], twice["bitmaps_per_example"]) == (6, 4, 1.5)
+    assert twice["outcomes"]["transaction.bitmap_clear"] == {"ok": 0, "refused": 4}
+    assert twice["reach"] == {"merges": {"often": 4, "rare": 2}}
+    assert twice["job_states"]["flush"]["pending"] == 4
 
 
 def test_the_live_line_has_the_figures() -> None:

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import get_args
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
 
 from qbprop.campaign.job_states import OPERATION_NAMES, STATES
 from qbprop.session import Step
@@ -67,6 +67,37 @@ class Statistics:
         self.examples += 1
         self.partial_backups += partial_backup
         self.bitmaps += bitmaps
+
+    def add(self, other: "Statistics") -> None:
+        """Add what another campaign exercised."""
+        for each in fields(self):
+            mine, its = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(mine, Counter):
+                mine.update(its)
+            else:
+                setattr(self, each.name, mine + its)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Statistics":
+        """What ``campaign.json`` tells; the bitmaps of all examples are nearly right."""
+        reach, states = record["reach"], record["job_states"]
+        outcomes = record["outcomes"].items()
+        return cls(
+            examples=record["examples"],
+            steps=record["steps"],
+            shrink_steps=record["shrink_steps"],
+            partial_backups=record["partial_backup_examples"],
+            bitmaps=round(record["bitmaps_per_example"] * record["examples"]),
+            in_flight=record["steps_in_flight"],
+            job_states=Counter(
+                {(name, state): n for name, row in states.items() for state, n in row.items()}
+            ),
+            succeeded=Counter({name: each["ok"] for name, each in outcomes}),
+            refused=Counter({name: each["refused"] for name, each in outcomes}),
+            reach=Counter(
+                {(heading, what): n for heading, row in reach.items() for what, n in row.items()}
+            ),
+        )
 
     def job_state_table(self) -> dict[str, dict[str, int]]:
         """``job_states`` in order: operation, state, how often."""

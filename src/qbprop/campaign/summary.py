@@ -1,6 +1,7 @@
 """``campaign.json``: what a campaign did and found, as far as it has come."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +44,8 @@ class FindingRecord:
 class Summary:
     """Everything in ``campaign.json``; later versions only add.
 
-    ``commands`` counts QMP round trips: commands that went together are one.
+    ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
+    number of workers.
     """
 
     qbprop: str
@@ -56,6 +58,7 @@ class Summary:
     commands: int = 0
     statistics: Statistics = field(default_factory=Statistics)
     findings: list[FindingRecord] = field(default_factory=list)
+    jobs: int = 1
 
     @property
     def new_findings(self) -> list[FindingRecord]:
@@ -80,6 +83,7 @@ class Summary:
             "qemus": [asdict(qemu) for qemu in self.qemus],
             "guest_io": self.guest_io,
             "profile": self.profile,
+            "jobs": self.jobs,
             "seed": self.seed,
             "status": self.status,
             "seconds": round(self.seconds, 3),
@@ -96,6 +100,32 @@ class Summary:
             "job_states": counts.job_state_table(),
             "findings": [_finding(finding) for finding in self.findings],
         }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Summary":
+        """The summary that the object of ``campaign.json`` tells."""
+        return cls(
+            qbprop=record["qbprop"],
+            qemus=[QemuRecord(**qemu) for qemu in record["qemus"]],
+            guest_io=record["guest_io"],
+            profile=record["profile"],
+            seed=record["seed"],
+            status=record["status"],
+            seconds=record["seconds"],
+            commands=record["commands"],
+            statistics=Statistics.from_record(record),
+            findings=[FindingRecord(**finding) for finding in record["findings"]],
+            jobs=record["jobs"],
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> "Summary | None":
+        """What ``campaign.json`` in a folder tells, None before the first one is written."""
+        try:
+            text = (folder / "campaign.json").read_text("utf-8")
+        except FileNotFoundError:
+            return None
+        return cls.from_record(json.loads(text))
 
     def write(self, folder: Path) -> None:
         """Write ``campaign.json`` into the campaign directory, atomically.
