@@ -20,6 +20,9 @@ class Traits:
     ``blockdev_backup_x_perf``: a backup copies several job clusters at once, unless it is told
     otherwise; without, it copies one after the other, cannot be told anything, and notices
     late that it is paused or has nothing left (6.7).
+    ``merge_checks_target_last``: a merge is refused for its sources before its target (2.2).
+    ``raw_takes_backing``: a raw image is opened with a backing file; what comes of it is
+    open (6.1).
     ``graph_waits``: no node can be opened, closed or looked into with HMP ``qemu-io`` while a
     request is in flight, so that no guest's write can be held (7.3).
     ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
@@ -29,6 +32,8 @@ class Traits:
     groups_checked_first: bool = False
     copy_bitmap_on_filter: bool = False
     unmap_needs_discard: bool = False
+    merge_checks_target_last: bool = False
+    raw_takes_backing: bool = False
     graph_waits: bool = False
     filter_end_flushes: bool = False
     blockdev_backup_x_perf: bool = True

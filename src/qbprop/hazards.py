@@ -66,6 +66,9 @@ EXPORTED_RESIZE = Hazard(
 EXPORTED_FILTER = Hazard("the end of a filter whose bitmap is exported", frozenset({"crash"}))
 CONCLUDED = Hazard("a look at the nodes behind a job that has concluded", frozenset({"crash"}))
 IGNORED_FOR_EVER = Hazard("a lasting error that a job ignores", frozenset({"hang"}), lasting=True)
+DRAINED = Hazard("a drive-backup without its target", frozenset({"hang"}), lasting=True)
+EMPTY_DISK = Hazard("a backup of an empty disk by a bitmap", frozenset({"crash"}))
+ENDLESS_RESIZE = Hazard("a resize to more than any disk can have", frozenset({"crash", "reply"}))
 FAILED_RESIZE = Hazard("a new size that cannot be written", frozenset({"fields"}))
 
 HAZARDS = (
@@ -83,7 +86,24 @@ HAZARDS = (
     CONCLUDED,
     IGNORED_FOR_EVER,
     FAILED_RESIZE,
+    DRAINED,
+    EMPTY_DISK,
+    ENDLESS_RESIZE,
 )
+
+LARGEST_DISK = 2**63 - 2**30
+"""Bytes: no QEMU makes a disk larger than that."""
+
+WITHOUT_TARGET = frozenset(
+    {
+        Reason.NO_SUCH_FILE,
+        Reason.IMAGE_LOCKED,
+        Reason.IMAGE_REFUSED,
+        Reason.WRONG_FORMAT,
+        Reason.BACKING_UNSUPPORTED,
+    }
+)
+"""Why a ``drive-backup`` cannot make or open its target."""
 """All of them; where several explain a finding, the first in this order names it."""
 
 
@@ -134,6 +154,12 @@ class Hazards:
             yield IGNORED_FOR_EVER
         if expected.refusal is not None and expected.refusal.reason is Reason.SIZE_NOT_WRITTEN:
             yield FAILED_RESIZE
+        if isinstance(operation, Resize) and operation.size > LARGEST_DISK:
+            yield ENDLESS_RESIZE
+        if _without_target(operation, expected):
+            yield DRAINED
+        if _backs_up_nothing(actions, before):
+            yield EMPTY_DISK
         if isinstance(operation, WriteCompressed):
             node = before.find(operation.node)
             if node is not None and node.image in self._freed:
@@ -144,6 +170,24 @@ class Hazards:
 
 def _is_refused(expected: Expectation, reason: Reason) -> bool:
     return expected.refusal is not None and expected.refusal.reason is reason
+
+
+def _without_target(operation: Operation, expected: Expectation) -> bool:
+    """Whether a ``drive-backup`` has failed at its target."""
+    refusal = expected.refusal
+    if refusal is None or refusal.reason not in WITHOUT_TARGET:
+        return False
+    return isinstance(operation, DriveBackup) or refusal.action == "drive_backup"
+
+
+def _backs_up_nothing(actions: Sequence[Operation], before: World) -> bool:
+    """Whether a bitmap says what to copy of a disk without a byte."""
+    for action in actions:
+        if isinstance(action, DriveBackup | BlockdevBackup) and action.bitmap is not None:
+            node = before.find(action.node)
+            if node is not None and not before.size(node):
+                return True
+    return False
 
 
 def _crowded(sources: Sequence[str], before: World) -> bool:

@@ -207,6 +207,19 @@ def test_parallel_requests_have_one_fault_to_meet_or_none_is_known() -> None:
         two.apply(backup(**parallel))
 
 
+def test_a_compressed_copy_that_the_target_refuses_may_fail_before_a_fault_is_met() -> None:
+    target_full = (write(1, CLUSTER), backup())
+    faults = (fault("read", 4, errno="ENOSPC"),)
+    compressed: dict[str, Any] = {"sync": "full", "compress": True, "bitmap": None}
+    compressed["bitmap_mode"] = None
+    serial = after(*target_full, faults=faults).apply(backup(**compressed))
+    assert serial.jobs["job0"].error is Reason.ALREADY_ALLOCATED
+    parallel = backup(**compressed, max_workers=None, max_chunk=None)
+    with pytest.raises(OpenOutcomeError):
+        after(*target_full, faults=faults).apply(parallel)
+    assert after(faults=faults).apply(parallel).jobs["job0"].error is Reason.NO_SPACE
+
+
 def test_the_progress_of_a_failed_job_stays_open_when_its_target_is_made_anew() -> None:
     world = after(write(1), write(2), faults=(fault("read"),))
     world.apply(backup(max_workers=None, auto_dismiss=False))

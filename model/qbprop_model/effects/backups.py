@@ -185,6 +185,8 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
     if op.format != image.format:
         raise Refused(Reason.WRONG_FORMAT)
     if op.sync == "none" and image.format == "raw":
+        if world.traits.raw_takes_backing:
+            raise OpenOutcomeError("a raw image over a backing file")
         raise Refused(Reason.BACKING_UNSUPPORTED)
 
 

@@ -96,7 +96,8 @@ def _(op: BitmapMerge, world: State) -> Outcome:
     for source in op.sources:
         where = op.node if source.node is None else source.node
         world.bitmap(where, source.name)
-        world.usable(op.node, op.target)
+        if not world.traits.merge_checks_target_last:
+            world.usable(op.node, op.target)
         source_node, bitmap = world.usable(where, source.name)
         if world.size(world.nodes[source_node]) != size:
             raise Refused(Reason.BITMAP_SIZES_DIFFER)

@@ -69,15 +69,29 @@ def copy(world: State, job_id: str, ranges: Ranges) -> None:
     pieces = job_clusters(world.jobs[job_id], ranges) if world.jobs[job_id].serial else [ranges]
     for piece in pieces:
         job = world.jobs[job_id]
-        strike_copy(world, job, piece)
         source = world.chain(world.nodes[job.node].image)
-        reading = replace(job, source=source)
-        world.images[job.target] = world.rules.transfer(reading, target_chain(world, job), piece)
+        reading, target = replace(job, source=source), target_chain(world, job)
+        try:
+            strike_copy(world, job, piece)
+        except Struck:
+            check_only_error(world, reading, target, piece)
+            raise
+        world.images[job.target] = world.rules.transfer(reading, target, piece)
         left = job.left
         for start, end in piece:
             left = minus(left, start, end)
         limited = job.limited or world.rules.limits(job)
         world.jobs[job_id] = replace(job, left=left, limited=limited)
+
+
+def check_only_error(world: State, job: Job, target: Chain, ranges: Ranges) -> None:
+    """A fault has hit a job: what it copies at the same time must not fail at the target."""
+    if job.serial or not job.compress:
+        return
+    try:
+        world.rules.transfer(job, target, ranges)
+    except Refused:
+        raise OpenOutcomeError("which of two errors a job meets") from None
 
 
 def job_clusters(job: Job, ranges: Ranges) -> list[Ranges]:

@@ -36,6 +36,8 @@ class Features:
     groups_checked_first: bool
     copy_bitmap_on_filter: bool
     unmap_needs_discard: bool
+    merge_checks_target_last: bool
+    raw_takes_backing: bool
     graph_waits: bool
     filter_end_flushes: bool
     copy_before_write: bool
@@ -115,6 +117,11 @@ def _argument(command: str, name: str) -> Sign:
     return Sign(
         f"{name} of {command}", lambda shown: shown.schema.argument(command, name) is not None
     )
+
+
+def _lacking(command: str, name: str) -> Sign:
+    there = _argument(command, name)
+    return Sign(f"no {there.words}", lambda shown: not there.seen(shown))
 
 
 def _exports_bitmap_nodes(shown: Evidence) -> bool:
@@ -205,6 +212,20 @@ TABLE = (
         # Both came with QEMU 9.1; to see it otherwise takes an image.
         _argument("blockdev-backup", "discard-source"),
         "zeroing with unmap frees clusters of every node",
+    ),
+    Feature(
+        "merge_checks_target_last",
+        "a merge is refused for its sources before its target",
+        # Seen where this is missing; to see it otherwise takes bitmaps in use.
+        _lacking("blockdev-backup", "x-perf"),
+        "in the order of the sources, each after the target",
+    ),
+    Feature(
+        "raw_takes_backing",
+        "drive-backup with sync none opens a raw target over its disk",
+        # Seen where this is missing; to see it otherwise takes an image.
+        _lacking("blockdev-backup", "x-perf"),
+        "it is refused",
     ),
     Feature(
         "graph_waits",

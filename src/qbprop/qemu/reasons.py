@@ -118,6 +118,13 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.ALREADY_ALLOCATED: (_guest("EIO", r"^write failed: "),),
     Reason.SIZE_NOT_ALIGNED: (_qmp(r"^The new size must be a multiple of 512"),),
     Reason.SIZE_TOO_LARGE: (
+        Row(
+            "qmp",
+            "GenericError",
+            r"^The new size must be a multiple of 512",
+            # QEMUs that lack this look at the alignment first.
+            lambda features: not features.blockdev_backup_x_perf,
+        ),
         _qmp(r"File too large$"),
         _qmp(r"exceeds maximum"),
     ),
@@ -165,7 +172,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),
         _qmp(rf"^Node '{_ANY}' is busy: (block device is in use by block job|node is used as)"),
     ),
-    Reason.NODE_NAME_TAKEN: (_qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),),
+    Reason.NODE_NAME_TAKEN: (
+        _qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),
+        _qmp(r"^Duplicate node name$"),
+    ),
     Reason.CHUNK_TOO_SMALL: (
         _qmp(rf"^Required max-chunk \(\d+\) is less than backup cluster size \({_ANY}\)$"),
     ),
