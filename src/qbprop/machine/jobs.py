@@ -279,16 +279,23 @@ def endings(world: World, ids: Collection[str] = JOBS) -> Iterator[Operation]:
     while some := [job_id for job_id in scratch.jobs if job_id in ids]:
         job_id = min(some, key=lambda each: scratch.jobs[each].status == "waiting")
         job = scratch.jobs[job_id]
+        before = _progress(scratch)
         for operation in (_ending(job_id, job), JobCancel(job=job_id), JobResume(job=job_id)):
             try:
-                ended = scratch.apply(operation).refusal is None
+                scratch.apply(operation)
             except InvalidOperationError:
                 continue
-            if ended:
+            if _progress(scratch) != before:
                 yield operation
                 break
         else:
             return  # how it ends is open; then there is nothing to compare
+
+
+def _progress(world: World) -> tuple[object, ...]:
+    """What changes in a World whose jobs come nearer to their end."""
+    jobs = [(job_id, job.status, job.left, job.speed) for job_id, job in world.jobs.items()]
+    return jobs, world.faults.copy()
 
 
 def _ending(job_id: str, job: Job) -> Operation:
