@@ -67,7 +67,7 @@ EXPORTED_FILTER = Hazard("the end of a filter whose bitmap is exported", frozens
 CONCLUDED = Hazard("a look at the nodes behind a job that has concluded", frozenset({"crash"}))
 IGNORED_FOR_EVER = Hazard("a lasting error that a job ignores", frozenset({"hang"}), lasting=True)
 DRAINED = Hazard("a drive-backup without its target", frozenset({"hang"}), lasting=True)
-EMPTY_DISK = Hazard("a backup of an empty disk by a bitmap", frozenset({"crash"}))
+EMPTY_DISK = Hazard("a backup of an empty disk", frozenset({"crash"}))
 ENDLESS_RESIZE = Hazard("a resize to more than any disk can have", frozenset({"crash", "reply"}))
 FAILED_RESIZE = Hazard("a new size that cannot be written", frozenset({"fields"}))
 
@@ -101,9 +101,10 @@ WITHOUT_TARGET = frozenset(
         Reason.IMAGE_REFUSED,
         Reason.WRONG_FORMAT,
         Reason.BACKING_UNSUPPORTED,
+        Reason.NODE_BUSY,
     }
 )
-"""Why a ``drive-backup`` cannot make or open its target."""
+"""Why a ``drive-backup`` does not come to make or open its target."""
 """All of them; where several explain a finding, the first in this order names it."""
 
 
@@ -181,9 +182,9 @@ def _without_target(operation: Operation, expected: Expectation) -> bool:
 
 
 def _backs_up_nothing(actions: Sequence[Operation], before: World) -> bool:
-    """Whether a bitmap says what to copy of a disk without a byte."""
+    """Whether a backup is made of a disk without a byte."""
     for action in actions:
-        if isinstance(action, DriveBackup | BlockdevBackup) and action.bitmap is not None:
+        if isinstance(action, DriveBackup | BlockdevBackup):
             node = before.find(action.node)
             if node is not None and not before.size(node):
                 return True
