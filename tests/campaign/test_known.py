@@ -11,8 +11,8 @@ from qbprop.qemu.features import Features
 
 
 def test_the_shipped_list_can_be_read() -> None:
-    ids = [entry.id for entry in shipped_known()]
-    assert len(ids) == len(set(ids))
+    titles = [entry.title for entry in shipped_known()]
+    assert len(titles) == len(set(titles)) > 30
 
 
 def test_an_entry_concerns_the_versions_it_names() -> None:
