@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
@@ -19,6 +19,8 @@ from qbprop_model.operations import InvalidOperationError, Operation, Resize
 from qbprop_model.world import World
 
 Drawn = Operation | Iterable[Operation]
+
+Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 
 @st.composite
@@ -47,13 +49,19 @@ step_rule = precondition(going_on)
 """Decorator of every rule that performs operations; stands above ``@rule``."""
 
 
+def part_of(*subjects: str) -> Callable[[Rule], Rule]:
+    """Decorator of a rule that an example leaves out which keeps to another subject."""
+    return precondition(lambda self: self.subject is None or self.subject in subjects)
+
+
 class MachineBase(RuleBasedStateMachine):
     """Performs drawn operations on ``session``; a disagreement raises a Finding.
 
     ``session`` must be set, on a subclass, before the machine is used. With ``thorough`` every
     example ends with the contents of all disks and image checks; else those examples do that
     resized a disk, and one in four others. What the session says is to be shunned is done in
-    the few examples that are ``daring``: nothing else can be seen behind it.
+    the few examples that are ``daring``: nothing else can be seen behind it. An example may keep
+    to one ``subject``, whose operations then meet each other more often.
     """
 
     session: ClassVar[Session]
@@ -62,6 +70,7 @@ class MachineBase(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.daring = False
+        self.subject: str | None = None
         self.over = False
         self.ended = False
         self.failed = False

@@ -112,7 +112,7 @@ def burst(
 def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A compressed write of whole clusters, mostly of one that is free, of a qcow2 disk.
 
-    Every other one is then zeroed or written over.
+    Every other one is then zeroed or written over, or the disk grows behind it.
     """
     able = [n for n in present(world) if world.images[world.nodes[n].image].format == "qcow2"]
     name = pick(draw, able or present(world))
@@ -124,11 +124,17 @@ def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     if not seldom(draw, 4):
         spaces = [s for s, _, kind in image.alloc.runs(index * cluster) if kind is Alloc.NONE]
         index = spaces[0] // cluster if spaces else index
+    partial = size % cluster
+    if partial and seldom(draw, 4):
+        index = clusters - 1
     length = pick(draw, (1, 1, 1, 2, 3)) * cluster
     offset = min(index * cluster, size)
     ref = named(draw, world, name)
     length = min(length, size - offset)
     write = WriteCompressed(node=ref, offset=offset, length=length, **data(draw))
+    if partial and offset + length == size and seldom(draw, 2):
+        grown = Resize(node=ref, size=size - partial + cluster)
+        return (write, grown, Read(node=ref, offset=offset, length=grown.size - offset))
     match pick(draw, ("read", "nothing", "zeroes", "write")):
         case "read":
             return (write, read_around(world, ref, offset, length))

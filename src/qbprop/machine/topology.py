@@ -23,7 +23,7 @@ from qbprop_model.operations import (
 from qbprop_model.world import World
 
 CLUSTERS = (65536, 4096, 512, 1024, 16384, 32768, 262144, 2 << 20)
-COMPATS: tuple[Compat, ...] = ("1.1", "1.1", "1.1", "0.10")
+COMPATS: tuple[Compat, ...] = ("1.1", "0.10", "1.1")
 DISCARDS: tuple[Literal["ignore", "unmap"], ...] = ("ignore", "unmap")
 DETECTS: tuple[Literal["off", "on", "unmap"], ...] = ("off", "off", "on", "unmap")
 FAULTY: tuple[Request, ...] = (
@@ -101,7 +101,7 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     """A disk in the first empty slot, every other one of about the size of an earlier one."""
     slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
     chain = [layers(draw, alike(draw, world) if world.nodes and seldom(draw, 2) else None)]
-    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 4 - len(chain)):
+    while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 2):
         same = chain[0].size
         longer = min(same + (1 << 20), max(same, SMALL))
         other = pick(draw, (same, longer, None, same, None))
