@@ -53,6 +53,7 @@ def main() -> int:
             tries[name].append(job.result())
             if done % len(names) == 0:
                 print(f"{done} of {len(jobs)} tries", flush=True)
+                write(options, tries)
         shrunk = {
             name: pool.submit(shortened, name, options.first_seed, options.seconds)
             for name in (names if options.shrink else ())
@@ -60,15 +61,20 @@ def main() -> int:
         for done, (name, job) in enumerate(shrunk.items(), 1):
             tries[name][0] |= job.result()
             print(f"{done} of {len(names)} shrunk: {name} {job.result()}", flush=True)
+    print(write(options, tries))
+    return 0
+
+
+def write(options: argparse.Namespace, tries: dict[str, list[dict[str, Any]]]) -> str:
+    """Write what is known so far; the table."""
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "sensitivity.json").write_text(json.dumps(tries, indent=1) + "\n")
     table = "\n".join(rows(tries))
-    print(table)
     if options.docs:
         page = ROOT / "docs" / "sensitivity.md"
         head = page.read_text("utf-8").partition(MARK)[0]
         page.write_text(f"{head}{MARK}\n\n{table}\n", "utf-8")
-    return 0
+    return table
 
 
 def attempt(name: str, seed: int, seconds: float) -> dict[str, Any]:
