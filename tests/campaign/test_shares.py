@@ -1,8 +1,10 @@
 """What a campaign of several workers takes from their shares."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from rich.console import Console
@@ -12,7 +14,7 @@ from qbprop.campaign.book import Book
 from qbprop.campaign.certificate import Certificate
 from qbprop.campaign.known import read_known
 from qbprop.campaign.runner import Options
-from qbprop.campaign.shares import Ended, Share, SharedCampaign
+from qbprop.campaign.shares import Ended, Share, SharedCampaign, Workers
 from qbprop.campaign.summary import Summary
 from qbprop.errors import QbpropError
 from qbprop.lab import Lab
@@ -95,6 +97,28 @@ def test_what_a_worker_found_that_died_is_kept_but_its_steps_do_not_count(
     shared.refresh()
     assert [each.id for each in shared.summary.findings] == [COUNT]
     assert shared.summary.statistics.steps == 0
+
+
+def test_a_share_is_asked_to_end_only_once() -> None:
+    workers = Workers()
+    process = mock.Mock()
+    workers.running[Path("0.0")] = process
+    workers.stop()
+    workers.stop()
+    process.send_signal.assert_called_once_with(signal.SIGINT)
+
+
+def test_the_first_new_finding_stops_the_others_where_that_is_wanted(
+    shared: SharedCampaign,
+) -> None:
+    shared.options = replace(shared.options, stop_on_finding=True)
+    with mock.patch.object(Workers, "stop") as stop:
+        for number, known in ((0, True), (1, False)):
+            share, summary, book = a_share(shared, number, began=0.0)
+            finding = (count_finding if known else reply_finding)(flushes(1))
+            book.meet(finding, history=(), stderr="", seconds=2.0, known=known)
+            end(shared, share, summary, book, code=0 if known else 1)
+            assert stop.called == (not known)
 
 
 def test_what_a_share_cannot_do_ends_the_campaign(shared: SharedCampaign) -> None:

@@ -85,24 +85,30 @@ class Workers:
             )
         self.running[share.folder] = process
         if self.stopping:
-            self.stop()
+            _interrupt(process)
         code = process.wait()
         del self.running[share.folder]
         lines = (share.folder / "log").read_text("utf-8", "replace").splitlines()
         return Ended(share, code, lines[-1] if lines else "")
 
     def stop(self) -> None:
-        """Ask all shares to end in order."""
+        """Ask all shares to end in order, once: to be asked twice ends a share at once."""
+        if self.stopping:
+            return
         self.stopping = True
         for process in list(self.running.values()):
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
+            _interrupt(process)
 
     def kill(self) -> None:
         """End all shares at once."""
         for process in list(self.running.values()):
             with suppress(ProcessLookupError):
                 process.kill()
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)
 
 
 class SharedCampaign:
@@ -119,7 +125,7 @@ class SharedCampaign:
         known: Path | None,
     ) -> None:
         self._lab = lab
-        self._options = options
+        self.options = options
         self._console = console
         self._jobs = jobs
         self._qemu = qemu
@@ -157,6 +163,8 @@ class SharedCampaign:
             summary.status = "failed"
             raise
         finally:
+            for share in self._under_way.values():
+                self._take(share)
             self._write()
         return summary
 
@@ -194,29 +202,29 @@ class SharedCampaign:
         )
 
     def _left(self) -> float:
-        return self._start + self._options.max_seconds - time.monotonic()
+        return self._start + self.options.max_seconds - time.monotonic()
 
     def _examples_left(self) -> int | None:
-        most = self._options.max_examples
+        most = self.options.max_examples
         if most is None:
             return None
         return max(0, most - sum(each.statistics.examples for each in self._summaries()))
 
     def share(self, number: int, attempt: int) -> Share:
         """A share that is to be begun now: its folder, and what its process is told."""
-        folder = self._options.out / "shares" / f"{number}.{attempt}"
+        folder = self.options.out / "shares" / f"{number}.{attempt}"
         folder.mkdir(parents=True)
         known = folder / "known.toml"
         known.write_text(self._known + "".join(map(_known, self._found.values())), "utf-8")
         seconds = max(1.0, min(SHARE_SECONDS, self._left()))
         words = ["fuzz", "--seed", str(derived_seed(self.summary.seed, number) % SEED_LIMIT)]
-        words += ["--max-time", f"{seconds:.0f}s", "--profile", self._options.profile]
+        words += ["--max-time", f"{seconds:.0f}s", "--profile", self.options.profile]
         words += ["--known", str(known), "--out", str(folder / "campaign"), "--json"]
         if self._qemu is not None:
             words += ["--qemu", self._qemu]
         if (examples := self._examples_left()) is not None:
             words += ["--max-examples", str(-(-examples // self._jobs))]
-        if self._options.stop_on_finding:
+        if self.options.stop_on_finding:
             words.append("--stop-on-finding")
         return Share(
             number=number,
@@ -232,12 +240,10 @@ class SharedCampaign:
     def end(self, pool: Executor, ended: Ended) -> None:
         """Take over what a share leaves behind; begin it again when its process died."""
         share = ended.share
-        summary = Summary.read(share.folder / "campaign")
-        for record in summary.findings if summary else ():
-            self._meet(record, share)
+        summary = self._take(share)
         if ended.code in (0, 1, 130) and summary is not None:
             self._done.append(summary)
-            if self._options.stop_on_finding and self.summary.new_findings:
+            if self.options.stop_on_finding and not all(f.known for f in self._found.values()):
                 self._workers.stop()
             shutil.rmtree(share.folder, ignore_errors=True)
             return
@@ -254,6 +260,13 @@ class SharedCampaign:
         self._progress.note(f"a worker died (exit code {ended.code}); its share is done again")
         self._begin(pool, self.share(share.number, share.attempt + 1))
 
+    def _take(self, share: Share) -> Summary | None:
+        """Keep the findings of a share that has ended, however it did; what it did."""
+        summary = Summary.read(share.folder / "campaign")
+        for record in summary.findings if summary else ():
+            self._meet(record, share)
+        return summary
+
     def _meet(self, record: FindingRecord, share: Share) -> None:
         """Keep a finding, with the shortest trace that was seen."""
         before = self._found.get(record.id)
@@ -269,7 +282,7 @@ class SharedCampaign:
         )
         if better:
             folder = share.folder / "campaign" / "findings" / record.id
-            _take_over(folder, self._options.out / "findings" / record.id)
+            _take_over(folder, self.options.out / "findings" / record.id)
 
     def _summaries(self) -> list[Summary]:
         running = (Summary.read(each.folder / "campaign") for each in self._under_way.values())
@@ -288,11 +301,11 @@ class SharedCampaign:
     def _describe(self) -> str:
         self.refresh()
         text = f"{len(self._under_way)} of {self._jobs} workers"
-        return describe(self.summary, text, self._options.max_seconds)
+        return describe(self.summary, text, self.options.max_seconds)
 
     def _write(self) -> None:
         self.refresh()
-        self.summary.write(self._options.out)
+        self.summary.write(self.options.out)
 
     def stop(self) -> None:
         """End the campaign in order, as its user wishes."""
