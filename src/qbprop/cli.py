@@ -90,6 +90,12 @@ def main() -> None:
     "--profile", metavar="NAME", help="Steps of an example as in this Hypothesis profile."
 )
 @click.option(
+    "--focus",
+    metavar="SUBJECT[,SUBJECT]",
+    help="Let all examples keep to these subjects: jobs, layers, bitmaps, backups. "
+    "[default: many keep to one of them, the others to none]",
+)
+@click.option(
     "--known",
     type=click.Path(path_type=Path),
     help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
@@ -110,6 +116,7 @@ def fuzz(
     stop_on_finding: bool,
     out: Path | None,
     profile: str | None,
+    focus: str | None,
     known: Path | None,
     only_known: bool,
     as_json: bool,
@@ -120,6 +127,7 @@ def fuzz(
     from qbprop.campaign.runner import Campaign, Options
     from qbprop.campaign.shares import SharedCampaign
     from qbprop.lab import Lab
+    from qbprop.machine import SUBJECTS
     from qbprop.profiles import DEFAULT_PROFILE, SIZES
     from qbprop.qemu.binaries import find_binaries
 
@@ -128,6 +136,12 @@ def fuzz(
         raise click.BadParameter(
             f"{profile!r} is none of {', '.join(SIZES)}", param_hint="'--profile'"
         )
+    subjects = tuple(focus.split(",")) if focus is not None else ()
+    for subject in subjects:
+        if subject not in SUBJECTS:
+            raise click.BadParameter(
+                f"{subject!r} is none of {', '.join(SUBJECTS)}", param_hint="'--focus'"
+            )
     with reporting(Exit.UNUSABLE):
         lab = Lab(find_binaries(qemu))
         entries = shipped_known() + (read_known(known) if known else ())
@@ -142,6 +156,7 @@ def fuzz(
             profile=profile,
             stop_on_finding=stop_on_finding,
             known=entries,
+            focus=subjects,
         )
         console = Console(stderr=True)
         campaign: Campaign | SharedCampaign

@@ -76,6 +76,7 @@ def test_max_time(text: str) -> None:
         ("fuzz", "--seed", "-1"),
         ("fuzz", "--max-examples", "0"),
         ("fuzz", "--profile", "mine"),
+        ("fuzz", "--focus", "jobs,mine"),
         ("fuzz", "surplus"),
         ("replay",),
         ("replay", "--known", "x", "trace.jsonl"),

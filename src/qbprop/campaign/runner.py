@@ -53,7 +53,8 @@ class Options:
     """What a campaign is to do.
 
     ``out`` is an empty folder; ``seed`` None picks one; ``rules`` None means the model as it
-    is; ``machine`` is what chooses the operations.
+    is; ``machine`` is what chooses the operations; ``focus`` are the subjects that examples keep
+    to, none for the usual mixture.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class Options:
     known: tuple[KnownFinding, ...] = ()
     rules: Rules | None = None
     machine: type[MachineBase] = BlockMachine
+    focus: tuple[str, ...] = ()
 
 
 class Campaign:
@@ -140,13 +142,15 @@ class Campaign:
 
     def _machine(self, session: WatchedSession, book: Book) -> type[MachineBase]:
         watch = self._watch
-        body = {
+        body: dict[str, object] = {
             "session": session,
             "thorough": False,
             "watch": staticmethod(watch.before_step),
             "broken": staticmethod(watch.breaks),
             "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
         }
+        if self._options.focus:
+            body["subjects"] = self._options.focus
         machine: type[MachineBase] = type("Campaign", (self._options.machine,), body)
         return machine
 

@@ -224,6 +224,8 @@ class SharedCampaign:
             words += ["--qemu", self._qemu]
         if (examples := self._examples_left()) is not None:
             words += ["--max-examples", str(-(-examples // self._jobs))]
+        if self.options.focus:
+            words += ["--focus", ",".join(self.options.focus)]
         if self.options.stop_on_finding:
             words.append("--stop-on-finding")
         return Share(

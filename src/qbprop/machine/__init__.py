@@ -7,6 +7,7 @@ guest writes.
 """
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -28,10 +29,10 @@ from qbprop.machine.core import MachineBase, drawn, going_on, part_of, step_rule
 from qbprop.machine.draws import present
 from qbprop_model.operations import NODES, Operation
 
-SUBJECTS = (None, None, None, "jobs", "layers", "bitmaps", "jobs", "layers", "backups")
-"""What an example may keep to, beside the guest's requests; mostly everything."""
+SUBJECTS = ("jobs", "layers", "bitmaps", "backups")
+"""What an example may keep to, beside the guest's requests."""
 
-__all__ = ["BlockMachine", "drawn", "step_rule"]
+__all__ = ["SUBJECTS", "BlockMachine", "drawn", "step_rule"]
 
 
 class BlockMachine(MachineBase):
@@ -41,11 +42,17 @@ class BlockMachine(MachineBase):
     the operations from ``self.world`` with :func:`drawn`, and hand them to ``self.perform``.
     """
 
+    subjects: ClassVar[tuple[str | None, ...]] = (
+        *(None, None, None, "jobs", "layers"),
+        *("bitmaps", "jobs", "layers", "backups"),
+    )
+    """What examples keep to, None for no subject at all; the first one is the simplest."""
+
     @initialize(
         ops=drawn(start.start),
         depth=st.integers(0, 3),
         daring=st.integers(0, 7),
-        subject=st.sampled_from(SUBJECTS),
+        subject=st.runner().flatmap(lambda machine: st.sampled_from(machine.subjects)),
     )
     def start(self, ops: Iterable[Operation], depth: int, daring: int, subject: str | None) -> None:
         """Disks, bitmaps and targets to start with."""
