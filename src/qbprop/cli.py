@@ -14,6 +14,7 @@ from qbprop.cli_base import QEMU, QEMUS, Exit, fail, reporting
 from qbprop.cli_export import export
 from qbprop.cli_known import show_known
 from qbprop.cli_report import report
+from qbprop.cli_status import status
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
 from qbprop.version import VERSION
 
@@ -287,3 +288,4 @@ def _make_out(wanted: Path | None) -> Path:
 
 main.add_command(export)
 main.add_command(report)
+main.add_command(status)
