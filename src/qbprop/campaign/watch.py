@@ -35,7 +35,7 @@ SHRINK_EXAMPLES = 100
 GRACE_SECONDS = 60.0
 """Longest time after the end of the campaign's time for shrinking and replaying findings."""
 
-HISTORY_EXAMPLES = 500
+HISTORY_EXAMPLES = 100
 """Examples after which QEMU is replaced, so that what a finding may need stays bounded."""
 
 KNOWN_HANG_SECONDS = 2.0

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.monitor import QemuSilent
@@ -37,6 +38,9 @@ SUFFIX = ".img"
 TEMPLATE_LIMIT = 1 << 23
 """Most bytes written for a template; with more the program is no slower."""
 
+_BLOCK = 4096
+"""Bytes of a template that are kept or left out together."""
+
 TEMPLATE_COUNT = 256
 """Most templates kept."""
 
@@ -51,14 +55,40 @@ _HEADER = 48
 
 
 @dataclass(frozen=True)
+class _Extent:
+    """Data of a sparse file: its first byte, its length, and the blocks in it that are not zero.
+
+    Blocks have their offsets in the extent.
+    """
+
+    start: int
+    length: int
+    blocks: tuple[tuple[int, bytes], ...]
+
+    @classmethod
+    def read(cls, descriptor: int, start: int, end: int) -> Self:
+        """The data of an open file from ``start`` to ``end``."""
+        data = os.pread(descriptor, end - start, start)
+        blocks = ((at, data[at : at + _BLOCK]) for at in range(0, len(data), _BLOCK))
+        return cls(start, len(data), tuple((at, each) for at, each in blocks if any(each)))
+
+    def write(self, descriptor: int) -> None:
+        """Write it to an open file, the zeroes too."""
+        data = bytearray(self.length)
+        for at, block in self.blocks:
+            data[at : at + len(block)] = block
+        os.pwrite(descriptor, data, self.start)
+
+
+@dataclass(frozen=True)
 class _Template:
-    """A sparse file in memory: its data as (offset, bytes, zeroes after them).
+    """A sparse file in memory.
 
     Of a qcow2 image what is before the L1 table, the offset of which is ``table``; ``backing``
     is where the name of its backing file stands, in ``backing_length`` bytes.
     """
 
-    data: tuple[tuple[int, bytes, int], ...]
+    data: tuple[_Extent, ...]
     table: int | None
     backing: int
     backing_length: int
@@ -289,21 +319,16 @@ def _template(path: Path) -> _Template | None:
         ]
         if sum(stop - start for start, stop in extents) > TEMPLATE_LIMIT:
             return None
-        data = tuple(_stripped(descriptor, *each) for each in extents)
+        data = tuple(_Extent.read(descriptor, *each) for each in extents)
         return _Template(data, table, *backing_name(header))
-
-
-def _stripped(descriptor: int, start: int, end: int) -> tuple[int, bytes, int]:
-    data = os.pread(descriptor, end - start, start).rstrip(b"\0")
-    return start, data, end - start - len(data)
 
 
 def _write_blank(path: Path, template: _Template, layer: Layer, backing: bytes) -> None:
     size = _whole_sectors(layer.size)
     with path.open("xb", buffering=0) as file:
         descriptor = file.fileno()
-        for offset, data, zeroes in template.data:
-            os.pwrite(descriptor, data + bytes(zeroes), offset)
+        for extent in template.data:
+            extent.write(descriptor)
         if template.table is None:
             file.truncate(size)
             return
