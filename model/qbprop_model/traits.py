@@ -23,6 +23,7 @@ class Traits:
     ``merge_checks_target_last``: a merge is refused for its sources before its target (2.2).
     ``raw_takes_backing``: a raw image is opened with a backing file; what comes of it is
     open (6.1).
+    ``empty_discards_count``: a discard of nothing is a request that the next flush flushes (7.2).
     ``graph_waits``: no node can be opened, closed or looked into with HMP ``qemu-io`` while a
     request is in flight, so that no guest's write can be held (7.3).
     ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
@@ -34,6 +35,7 @@ class Traits:
     unmap_needs_discard: bool = False
     merge_checks_target_last: bool = False
     raw_takes_backing: bool = False
+    empty_discards_count: bool = True
     graph_waits: bool = False
     filter_end_flushes: bool = False
     blockdev_backup_x_perf: bool = True

@@ -310,3 +310,19 @@ def test_of_two_members_of_a_group_that_fail_none_is_the_first() -> None:
     assert {end.error for end in world.copy().apply(alone).jobs.values()} == {Reason.IO_ERROR}
     with pytest.raises(OpenOutcomeError):
         world.apply(replace(alone, grouped=True))
+
+
+@pytest.mark.parametrize(
+    ("empty", "reached"),
+    [
+        (Write(node="drive0", offset=512, length=0, stamp=1), True),
+        (Discard(node="drive0", offset=512, length=0), True),
+        (WriteZeroes(node="drive0", offset=512, length=0), False),
+        (WriteZeroes(node="drive0", offset=512, length=0, unmap=True), False),
+    ],
+)
+def test_which_requests_of_no_length_leave_something_to_flush(
+    empty: Operation, *, reached: bool
+) -> None:
+    world = after(empty, faults=(fault("flush"),))
+    assert (reason(world.apply(Flush(node="drive0"))) is Reason.IO_ERROR) == reached

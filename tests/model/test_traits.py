@@ -11,6 +11,7 @@ from qbprop_model.operations import (
     AddDisk,
     BlockdevBackup,
     CreateImage,
+    Discard,
     DriveBackup,
     Fault,
     Flush,
@@ -32,7 +33,7 @@ from qbprop_model.world import World
 
 CLUSTER = 65536
 SIZE = 4 * CLUSTER
-OLD = Traits(blockdev_backup_x_perf=False, copy_before_write=False)
+OLD = Traits(blockdev_backup_x_perf=False, copy_before_write=False, empty_discards_count=False)
 NEW = Traits(
     groups_checked_first=True,
     copy_bitmap_on_filter=True,
@@ -145,3 +146,13 @@ def test_no_write_is_held_where_changes_of_the_graph_wait() -> None:
     world.apply(disk)
     with pytest.raises(InvalidOperationError):
         world.apply(hold)
+
+
+@pytest.mark.parametrize(("traits", "due"), [(Traits(), Reason.IO_ERROR), (OLD, None)])
+def test_whether_a_discard_of_nothing_leaves_something_to_flush(
+    traits: Traits, due: Reason | None
+) -> None:
+    world = World(traits=traits)
+    world.apply(replace(DISK, discard="unmap", faults=(Fault(request="flush"),)))
+    world.apply(Discard(node="drive0", offset=0, length=0))
+    assert reason(world.apply(Flush(node="drive0"))) == due

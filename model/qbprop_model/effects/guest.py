@@ -169,7 +169,9 @@ def _passes_unmap(world: State, name: str) -> bool:
 @effect.register
 def _(op: WriteZeroes, world: State) -> Outcome:
     name, _, chain = _reached(op, world)
-    if op.length and (failed := _copied_before(op, name, world)):
+    if not op.length:
+        return Outcome()
+    if failed := _copied_before(op, name, world):
         return Outcome(refusal=failed)
     if failed := _failed(world, name, "write_zeroes", op):
         return Outcome(refusal=failed)
@@ -182,6 +184,8 @@ def _(op: WriteZeroes, world: State) -> Outcome:
 @effect.register
 def _(op: Discard, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
+    if not op.length and not world.traits.empty_discards_count:
+        return Outcome()
     if node.discard and not world.filters(name):
         if failed := _failed(world, name, "discard", op):
             return Outcome(refusal=failed)

@@ -38,6 +38,7 @@ class Features:
     unmap_needs_discard: bool
     merge_checks_target_last: bool
     raw_takes_backing: bool
+    empty_discards_count: bool
     graph_waits: bool
     filter_end_flushes: bool
     copy_before_write: bool
@@ -226,6 +227,13 @@ TABLE = (
         # Seen where this is missing; to see it otherwise takes an image.
         _lacking("blockdev-backup", "x-perf"),
         "it is refused",
+    ),
+    Feature(
+        "empty_discards_count",
+        "a discard of nothing is something to flush",
+        # Seen where this is; to see it otherwise takes a disk with faults.
+        _argument("blockdev-backup", "x-perf"),
+        "it is nothing",
     ),
     Feature(
         "graph_waits",
