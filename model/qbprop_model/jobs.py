@@ -196,7 +196,8 @@ class JobRules(DiskRules):
     def plain(self, source: Chain, start: int, end: int) -> bool:
         """Whether a zero range is one extent of one layer, in one slice of its tables."""
         return all(
-            image.cluster_size > 512
+            image.format == "qcow2"
+            and start // image.slice_size == (end - 1) // image.slice_size
             and len(list(image.alloc.runs(start, end))) == 1
             and not any(hosted for _, _, hosted in image.hosted.runs(start, end))
             for image in source

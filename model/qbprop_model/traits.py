@@ -24,6 +24,8 @@ class Traits:
     ``raw_takes_backing``: a raw image is opened with a backing file; what comes of it is
     open (6.1).
     ``empty_discards_count``: a discard of nothing is a request that the next flush flushes (7.2).
+    ``discards_split``: a discard gets to a filter in parts, cut at the clusters of what is
+    below it (7.2).
     ``graph_waits``: no node can be opened, closed or looked into with HMP ``qemu-io`` while a
     request is in flight, so that no guest's write can be held (7.3).
     ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
@@ -36,6 +38,7 @@ class Traits:
     merge_checks_target_last: bool = False
     raw_takes_backing: bool = False
     empty_discards_count: bool = True
+    discards_split: bool = True
     graph_waits: bool = False
     filter_end_flushes: bool = False
     blockdev_backup_x_perf: bool = True

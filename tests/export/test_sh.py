@@ -248,6 +248,17 @@ def test_a_qemu_that_is_silent_or_missing(lab: Lab, tmp_path: Path) -> None:
     assert (code, "not to be found" in output) == (UNTRIED, True), output
 
 
+def test_a_program_that_does_not_end_is_said_so(lab: Lab, tmp_path: Path) -> None:
+    endless = tmp_path / "qemu-io"
+    endless.write_text("#!/bin/bash\nexec sleep 5\n")
+    endless.chmod(0o755)
+    disk = AddDisk(node="drive0", layers=(Layer(size=65536),))
+    written = Write(node="drive0", offset=0, length=512, fill=1)
+    text = render(tell([(disk, written)], "hang"), ABOUT, "nbd")
+    code, output = run(text, replace(lab.binaries, io=endless))
+    assert (code, "no end within 2 seconds" in output) == (BUG, True), output
+
+
 def test_bash_and_python_make_the_same_stamped_data(tmp_path: Path) -> None:
     text = render(tell([HEALTHY], "contents"), ABOUT, "nbd")
     function = text[text.index("stamp() {") :].partition("\n}\n")[0] + "\n}\n"

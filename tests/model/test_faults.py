@@ -326,3 +326,24 @@ def test_which_requests_of_no_length_leave_something_to_flush(
 ) -> None:
     world = after(empty, faults=(fault("flush"),))
     assert (reason(world.apply(Flush(node="drive0"))) is Reason.IO_ERROR) == reached
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "gone"),
+    [
+        (0, 2 * CLUSTER + 512, [True, True, False]),
+        (100, 2 * CLUSTER, [False, True, False]),
+        (CLUSTER, 2 * CLUSTER, [False, False, False]),
+        (2 * CLUSTER, 512, [False, False, False]),
+    ],
+)
+def test_a_discard_that_fails_has_done_what_came_before(
+    offset: int, length: int, gone: list[bool]
+) -> None:
+    world = after(faults=(fault("discard"),))
+    expected = world.apply(Discard(node="drive0", offset=offset, length=length))
+    assert reason(expected) is Reason.IO_ERROR
+    read = world.apply(Read(node="drive0", offset=0, length=3 * CLUSTER)).data
+    assert read is not None
+    assert [not read[at : at + CLUSTER].any() for at in range(0, 3 * CLUSTER, CLUSTER)] == gone
+    assert dirty(world) == list(range(offset // CLUSTER, -(-(offset + length) // CLUSTER)))

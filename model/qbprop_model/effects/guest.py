@@ -1,7 +1,9 @@
 """Guest I/O and resizing (semantics 1.2, 5)."""
 
 from dataclasses import replace
+from itertools import pairwise
 
+from qbprop_model.bitmap import ceil_div
 from qbprop_model.data import SECTOR, all_zero
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.faults import strike
@@ -20,6 +22,7 @@ from qbprop_model.operations import (
     WriteZeroes,
 )
 from qbprop_model.operations import Request as RequestKind
+from qbprop_model.ranges import Ranges
 from qbprop_model.state import Node, Outcome, State
 
 Request = Read | Write | WriteCompressed | WriteZeroes | Discard
@@ -186,11 +189,26 @@ def _(op: Discard, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
     if not op.length and not world.traits.empty_discards_count:
         return Outcome()
-    if node.discard and not world.filters(name):
-        if failed := _failed(world, name, "discard", op):
-            return Outcome(refusal=failed)
-        _store(world, name, world.rules.discard(chain, op.offset, op.length, world.step), op)
-    return Outcome()
+    if not node.discard or world.filters(name):
+        return Outcome()
+    image, failed = chain[0], None
+    for start, end in _discarded(op, image, world):
+        if reason := strike(world, name, "discard", start, end - start):
+            failed = Refusal(reason)
+            break
+        image = world.rules.discard((image, *chain[1:]), start, end - start, world.step)
+    _store(world, name, image, op)
+    return Outcome(refusal=failed)
+
+
+def _discarded(op: Discard, image: Image, world: State) -> Ranges:
+    """The parts in which a discard gets to a disk: what is no whole cluster comes by itself."""
+    start, end = op.offset, op.offset + op.length
+    whole = image.format == "raw" or not world.traits.discards_split
+    cluster = 1 if whole else image.cluster_size
+    first = min(ceil_div(start, cluster) * cluster, end)
+    last = max(end // cluster * cluster, first)
+    return tuple(part for part in pairwise((start, first, last, end)) if part[0] < part[1])
 
 
 @effect.register

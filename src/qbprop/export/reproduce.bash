@@ -138,13 +138,15 @@ run() {
     local pipe status
     say "\$ $*"
     reply=
-    exec {pipe}< <("$@" 2>&1 </dev/null; printf '\n%d' $?)
-    while IFS= read -r -t "$patience" -u "$pipe" line; do
+    exec {pipe}< <("$@" 2>&1 </dev/null; printf '\n%d' $? 2>/dev/null)
+    while :; do
+        IFS= read -r -t "$patience" -u "$pipe" line
+        status=$?
+        ((status == 0)) || break
         [[ -n $line ]] || continue
         say "    $line"
         reply+=${reply:+$'\n'}$line
     done
-    status=$?
     exec {pipe}<&-
     ((status <= 128)) || wrong "no end within $patience seconds"
     return "$line"

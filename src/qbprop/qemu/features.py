@@ -39,6 +39,7 @@ class Features:
     merge_checks_target_last: bool
     raw_takes_backing: bool
     empty_discards_count: bool
+    discards_split: bool
     graph_waits: bool
     filter_end_flushes: bool
     copy_before_write: bool
@@ -234,6 +235,13 @@ TABLE = (
         # Seen where this is; to see it otherwise takes a disk with faults.
         _argument("blockdev-backup", "x-perf"),
         "it is nothing",
+    ),
+    Feature(
+        "discards_split",
+        "a discard gets to a filter in parts, cut at clusters",
+        # Seen where this is; to see it otherwise takes a disk with faults.
+        _argument("blockdev-backup", "x-perf"),
+        "it gets there as a whole",
     ),
     Feature(
         "graph_waits",
