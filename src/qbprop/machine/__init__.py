@@ -43,8 +43,8 @@ class BlockMachine(MachineBase):
     """
 
     subjects: ClassVar[tuple[str | None, ...]] = (
-        *(None, None, None, "jobs", "layers"),
-        *("bitmaps", "jobs", "layers", "backups"),
+        *(None, None, None, None, None, "jobs"),
+        *("layers", "bitmaps", "jobs", "layers", "backups"),
     )
     """What examples keep to, None for no subject at all; the first one is the simplest."""
 
