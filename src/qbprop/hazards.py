@@ -90,6 +90,7 @@ HAZARDS = (
     EMPTY_DISK,
     ENDLESS_RESIZE,
 )
+"""All of them; where several explain a finding, the first in this order names it."""
 
 LARGEST_DISK = 2**63 - 2**30
 """Bytes: no QEMU makes a disk larger than that."""
@@ -105,7 +106,6 @@ WITHOUT_TARGET = frozenset(
     }
 )
 """Why a ``drive-backup`` does not come to make or open its target."""
-"""All of them; where several explain a finding, the first in this order names it."""
 
 
 def known_hazards(ids: Collection[str]) -> frozenset[Hazard]:
@@ -153,7 +153,7 @@ class Hazards:
             yield EMPTY_MERGE
         if any(FLOOD in words for words in expected.words.values()):
             yield IGNORED_FOR_EVER
-        if expected.refusal is not None and expected.refusal.reason is Reason.SIZE_NOT_WRITTEN:
+        if _is_refused(expected, Reason.SIZE_NOT_WRITTEN):
             yield FAILED_RESIZE
         if isinstance(operation, Resize) and operation.size > LARGEST_DISK:
             yield ENDLESS_RESIZE

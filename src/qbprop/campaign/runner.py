@@ -1,17 +1,13 @@
 """A campaign: rounds of the machine on one QEMU, until time or examples are used up."""
 
 import secrets
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from hypothesis.database import DirectoryBasedExampleDatabase
 from rich.console import Console
@@ -23,8 +19,9 @@ from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
 from qbprop.campaign.known import KnownFinding, known_ids
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import Rounds
+from qbprop.campaign.signals import stopped_by_signals
 from qbprop.campaign.summary import QemuRecord, Summary
-from qbprop.campaign.watch import Interrupted, Watch, WatchedSession
+from qbprop.campaign.watch import Watch, WatchedSession
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.export.folder import export_finding
 from qbprop.export.story import ExportError
@@ -34,6 +31,7 @@ from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
+from qbprop.qemu.driver import Driver
 from qbprop.replay import play
 from qbprop.session import Locate, Session
 from qbprop.trace import Header, Trace, write_trace
@@ -69,6 +67,21 @@ class Options:
     focus: tuple[str, ...] = ()
 
 
+def new_summary(options: Options, *, jobs: int = 1) -> Summary:
+    """The summary of a campaign that is to begin, with its seed."""
+    seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
+    return Summary(
+        qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed, jobs=jobs
+    )
+
+
+def tell_qemu(summary: Summary, lab: Lab, driver: Driver) -> None:
+    """Note in a summary which QEMU is tested, and how guest requests travel."""
+    path = str(lab.binaries.system)
+    summary.qemus = [QemuRecord(version=driver.version, path=path)]
+    summary.guest_io = driver.transport
+
+
 class Campaign:
     """One campaign on one QEMU; ``console`` shows its progress."""
 
@@ -77,10 +90,7 @@ class Campaign:
         self._options = options
         self._console = console
         self._next_write = 0.0
-        seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
-        self.summary = Summary(
-            qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed
-        )
+        self.summary = new_summary(options)
         self._watch = Watch(
             self.summary.statistics,
             max_seconds=options.max_seconds,
@@ -116,7 +126,7 @@ class Campaign:
 
     def _open(self, stack: ExitStack) -> tuple[WatchedSession, Book]:
         """Launch QEMU and prepare everything; ``stack`` takes it down."""
-        stack.enter_context(_signals(self._watch))
+        stack.enter_context(stopped_by_signals(self._watch.interrupt))
         driver = stack.enter_context(self._lab.driver())
         self._session = WatchedSession(driver, self._options.rules, self._watch, self._autopsy)
         self._book = self._make_book(self._session)
@@ -125,9 +135,7 @@ class Campaign:
 
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
-        path = str(self._lab.binaries.system)
-        summary.qemus = [QemuRecord(version=driver.version, path=path)]
-        summary.guest_io = driver.transport
+        tell_qemu(summary, self._lab, driver)
         known = known_ids(self._options.known, driver.version, driver.features)
         self._watch.known_ids = frozenset(known)
         session.shunned = known_hazards(known)
@@ -285,24 +293,3 @@ class Campaign:
         self._next_write = time.monotonic() + WRITE_SECONDS
         self._refresh()
         self.summary.write(self._options.out)
-
-
-@contextmanager
-def _signals(watch: Watch) -> Iterator[None]:
-    """SIGINT and SIGTERM end the campaign in order; a second one ends it at once."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        watch.interrupted = True
-        raise Interrupted
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

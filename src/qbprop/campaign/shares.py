@@ -7,28 +7,25 @@ again, and only its findings count.
 """
 
 import json
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import derived_seed
-from qbprop.campaign.runner import SEED_LIMIT, Options
-from qbprop.campaign.summary import FindingRecord, QemuRecord, Summary
+from qbprop.campaign.runner import SEED_LIMIT, Options, new_summary, tell_qemu
+from qbprop.campaign.signals import stopped_by_signals
+from qbprop.campaign.summary import FindingRecord, Summary
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.lab import Lab
-from qbprop.version import VERSION
 
 SHARE_SECONDS = 120.0
 """Longest time of one share: what it found is known to the next ones."""
@@ -138,10 +135,7 @@ class SharedCampaign:
         self._under_way: dict[Future[Ended], Share] = {}
         self._begun = 0
         self._stop_asked = False
-        seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
-        self.summary = Summary(
-            qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed, jobs=jobs
-        )
+        self.summary = new_summary(options, jobs=jobs)
 
     def run(self) -> Summary:
         """Run it to its end; ``campaign.json`` then holds what is returned.
@@ -152,7 +146,7 @@ class SharedCampaign:
         summary = self.summary
         try:
             with ExitStack() as stack:
-                stack.enter_context(_signals(self.stop))
+                stack.enter_context(stopped_by_signals(self.stop))
                 self._look_at_qemu()
                 self._progress = open_progress(self._console, self._describe, stack)
                 pool = stack.enter_context(ThreadPoolExecutor(self._jobs))
@@ -170,9 +164,7 @@ class SharedCampaign:
 
     def _look_at_qemu(self) -> None:
         with self._lab.driver() as driver:
-            path = str(self._lab.binaries.system)
-            self.summary.qemus = [QemuRecord(version=driver.version, path=path)]
-            self.summary.guest_io = driver.transport
+            tell_qemu(self.summary, self._lab, driver)
 
     def _run(self, pool: Executor) -> None:
         stop_at: float | None = None
@@ -301,7 +293,6 @@ class SharedCampaign:
         summary.findings = list(self._found.values())
 
     def _describe(self) -> str:
-        self.refresh()
         text = f"{len(self._under_way)} of {self._jobs} workers"
         return describe(self.summary, text, self.options.max_seconds)
 
@@ -332,20 +323,3 @@ def _take_over(source: Path, target: Path) -> None:
 def _known(record: FindingRecord) -> str:
     """An entry for a list of known findings."""
     return f"\n[[finding]]\nid = {json.dumps(record.id)}\ntitle = {json.dumps(record.title)}\n"
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM ``stop`` the campaign in order; a second one ends it at once."""
-
-    def asked(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, asked) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

@@ -122,6 +122,14 @@ class Watch:
         self.broken, self.halted = error, True
         raise Halt from error
 
+    def interrupt(self) -> NoReturn:
+        """The user wants to stop, now.
+
+        :raises Interrupted: always.
+        """
+        self.interrupted = True
+        raise Interrupted
+
     @property
     def seconds(self) -> float:
         """Time since the start."""
