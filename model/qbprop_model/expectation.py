@@ -181,13 +181,26 @@ class Contents(Protocol):
 
 
 @dataclass(frozen=True)
+class Torn:
+    """What a write that failed may have left of the bytes of a read.
+
+    Of each of ``parts``, ranges within the read, either nothing was done or all: it then
+    reads as in ``written``, which is as long as the read.
+    """
+
+    written: Bytes
+    parts: Ranges
+
+
+@dataclass(frozen=True)
 class Expectation:
     """What must hold after one operation.
 
-    ``data``: the bytes a read returns. ``bitmaps``: every named bitmap of every node, by node
-    name. ``digests``: (node, bitmap) → SHA-256 as in semantics 2.1, for each bitmap whose
-    bits changed, unless the number of dirty ones tells all. ``jobs``: the jobs that ended, by
-    id. ``contents``: files (by image name) whose every byte is to be compared now.
+    ``data``: the bytes a read returns, but for those that are ``torn``. ``bitmaps``: every
+    named bitmap of every node, by node name. ``digests``: (node, bitmap) → SHA-256 as in
+    semantics 2.1, for each bitmap whose bits changed, unless the number of dirty ones tells
+    all. ``jobs``: the jobs that ended, by id. ``contents``: files (by image name) whose every
+    byte is to be compared now.
 
     ``extents``: the dirty byte ranges ``(start, end)`` that a client is told, ascending, as long
     as they can be. ``allocated``: the byte ranges that a disk's own qcow2 layer has, by disk,
@@ -201,6 +214,7 @@ class Expectation:
 
     refusal: Refusal | None = None
     data: Bytes | None = None
+    torn: Torn | None = None
     extents: Ranges | None = None
     bitmaps: Mapping[str, Mapping[str, BitmapState]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+from qbprop_model.disk.geometry import clusters
 from qbprop_model.expectation import Reason
+from qbprop_model.image import Image
 from qbprop_model.operations import Errno, Fault, Request
+from qbprop_model.ranges import Ranges
 
 REASONS: dict[Errno, Reason] = {"EIO": Reason.IO_ERROR, "ENOSPC": Reason.NO_SPACE}
 """What whoever sent the request is told."""
@@ -17,6 +20,23 @@ class FaultRules:
         if fault.request != request:
             return False
         return request in ("flush", "resize") or offset <= fault.offset < offset + length
+
+    def data_writes(self, image: Image, offset: int, length: int) -> tuple[int, int]:
+        """The least and the most writes of data that a guest's write of a qcow2 layer takes.
+
+        Each slice of the L2 tables is looked up by itself; what lies together in the file may
+        be written at once.
+        """
+        last = offset + length - 1
+        slices, clusters = (
+            last // unit - offset // unit + 1 for unit in (image.slice_size, image.cluster_size)
+        )
+        return slices, clusters
+
+    def torn(self, image: Image, offset: int, length: int) -> Ranges:
+        """The parts of a write of which each may have been done where it failed: clusters."""
+        parts = clusters(image.cluster_size, offset, offset + length)
+        return tuple((max(s, offset), min(e, offset + length)) for s, e in parts)
 
     def spent(self, fault: Fault) -> tuple[Fault, ...]:
         """What is left of a fault that a request has met."""

@@ -48,6 +48,8 @@ class Job:
     auto_dismiss: bool = True
     on_source_error: OnError = "report"
     on_target_error: OnError = "report"
+    scans: bool = False
+    blind: Reason | None = None
     left: Ranges = ()
     met: Ranges = ()
     status: str = "running"
@@ -106,13 +108,29 @@ class JobRules(DiskRules):
         """Bytes per job cluster (semantics 6.2): at least 64 KiB and the target's cluster."""
         return max(65536, target.cluster_size)
 
+    def fails_to_start(self, job: Job) -> bool:
+        """Whether a job that has to find out what to copy is not told, so that it copies nothing.
+
+        What is said about errors of its disk does not hold for that.
+        """
+        return job.scans and job.blind is not None and bool(job.copy)
+
     def copy_set(
-        self, sync: SyncMode, cluster: int, source: Chain, bitmap: Bitmap | None
+        self,
+        sync: SyncMode,
+        cluster: int,
+        source: Chain,
+        bitmap: Bitmap | None,
+        *,
+        blind: bool = False,
     ) -> Ranges:
-        """Which byte ranges are copied: whole job clusters (semantics 6.2)."""
+        """Which byte ranges are copied: whole job clusters (semantics 6.2).
+
+        All where the layer that has them is not told (``blind``).
+        """
         size = source[0].size
         ranges: Iterable[tuple[int, int]] = ()
-        if sync in ("full", "none"):
+        if sync in ("full", "none") or (sync == "top" and blind):
             ranges = [(0, size)] if size else []
         elif sync == "top":
             runs = source[0].alloc.runs(0, size)
@@ -166,7 +184,7 @@ class JobRules(DiskRules):
         return image
 
     def copied_kinds(self, job: Job, start: int, end: int) -> Iterator[tuple[int, int, Alloc]]:
-        """How each job cluster travels (semantics 6.2).
+        """How each job cluster travels (semantics 6.2): as data where the status is not told.
 
         As zeroes only where one extent of the block status covers all of it; where that is
         not plain to see, DATA_OR_ZERO.
@@ -174,7 +192,9 @@ class JobRules(DiskRules):
         for s in range(start, end, job.cluster):
             e = min(s + job.cluster, end)
             kinds = [kind for _, _, kind in self.status(job.source, s, e)]
-            if Alloc.DATA in kinds:
+            if job.blind:
+                kind = Alloc.DATA
+            elif Alloc.DATA in kinds:
                 kind = Alloc.DATA_OR_ZERO if self.maybe_hole(job, s, e) else Alloc.DATA
             elif kinds == [Alloc.ZERO] and e - s == job.cluster and self.plain(job.source, s, e):
                 kind = Alloc.ZERO
@@ -229,7 +249,7 @@ class JobRules(DiskRules):
         A job that is not serial writes up to 1 MiB at once; the target looks for zeroes in the
         request as a whole.
         """
-        if job.serial or job.compress:
+        if job.serial or job.compress or job.blind:
             return True
         around = next((r for r in job.copy if r[0] <= start and end <= r[1]), (start, end))
         return all(cell.data == ZERO for _, _, cell in job.point_in_time.cells.runs(*around))

@@ -55,7 +55,19 @@ Compat = Literal["1.1", "0.10"]
 SyncMode = Literal["full", "top", "incremental", "bitmap", "none"]
 BitmapMode = Literal["on-success", "never", "always"]
 OnError = Literal["report", "ignore", "stop", "enospc"]
-Request = Literal["read", "write", "write_zeroes", "discard", "flush", "resize"]
+Request = Literal[
+    "read",
+    "write",
+    "write_zeroes",
+    "discard",
+    "flush",
+    "block_status",
+    "resize",
+    "write_aio",
+]
+BELOW: tuple[Request, ...] = ("resize", "write_aio")
+"""The requests that fail below a qcow2 layer: of its file, not of its guest."""
+
 Errno = Literal["EIO", "ENOSPC"]
 
 
@@ -135,23 +147,36 @@ class Fault:
 
     ``offset`` is a multiple of 512 and means nothing for a flush or a resize. The first
     ``times`` such requests fail, with 0 all of them.
+
+    A "write_aio" is a write of data by a qcow2 layer, wherever it is in the file; a guest's
+    write may take several. ``after`` of them pass, and the next one fails. A "block_status"
+    is asked by whoever copies; it fails wherever it is asked for, and for good.
     """
 
     request: Request
     offset: int = 0
     errno: Errno = "EIO"
     times: int = 1
+    after: int = 0
 
     def __post_init__(self) -> None:
         _natural("offset", self.offset)
         _natural("times", self.times, TIMES_LIMIT)
+        _natural("after", self.after, TIMES_LIMIT)
+        counted = self.request == "write_aio"
+        if (counted and (self.times != 1 or self.offset)) or (self.after and not counted):
+            raise InvalidOperationError(
+                "a write_aio fails once, after so many; no other is counted"
+            )
         if self.offset % 512:
             raise InvalidOperationError(f"offset must be a multiple of 512, not {self.offset}")
+        if self.request == "block_status" and (self.times or self.offset):
+            raise InvalidOperationError("block_status fails everywhere and for good")
 
 
 def rules_of(faults: tuple[Fault, ...]) -> int:
-    """How many rules of *blkdebug* faults are: one for each time, one for all times."""
-    return sum(max(fault.times, 1) for fault in faults)
+    """How many rules of *blkdebug* faults are: one for each time or count, one for all times."""
+    return sum(max(fault.times, 1) + fault.after for fault in faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +197,7 @@ class AddDisk(Operation):
     ``blockdev-add``. The slot must be empty. With ``faults`` (there may be none of them) node
     ``node`` is a *blkdebug* filter above the top layer, which has requests fail. Those of
     resizes stand alone: the filter is then below a qcow2 layer, whose file takes no new size.
+    So does a single "write_aio" fault.
     """
 
     node: str

@@ -6,11 +6,19 @@ from typing import Self
 
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.data import Bytes
-from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal
+from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal, Torn
 from qbprop_model.exports import Export
+from qbprop_model.faults import REASONS
 from qbprop_model.image import Chain, Image, Refused
 from qbprop_model.jobs import Job
-from qbprop_model.operations import DRIVES, NODES, Fault, HoldWrite, InvalidOperationError
+from qbprop_model.operations import (
+    DRIVES,
+    NODES,
+    Fault,
+    HoldWrite,
+    InvalidOperationError,
+    Write,
+)
 from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
 from qbprop_model.traits import Traits
@@ -53,6 +61,7 @@ class Outcome:
 
     refusal: Refusal | None = None
     data: Bytes | None = None
+    torn: Torn | None = None
     extents: Ranges | None = None
     contents: tuple[str, ...] = ()
 
@@ -64,7 +73,8 @@ class State:
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
     ``vague`` names the images whose bytes are open, ``opened`` the targets that are open as
     nodes. ``faults`` has those that are left of each node at which requests may fail, and of
-    each image that may refuse a new size; ``held`` the guest's write that is held at a disk.
+    each image whose file may; ``held`` the guest's write that is held at a disk, ``torn`` the
+    one that failed there, done in part or not at all.
     ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the
     ``words`` and ``ends`` of its jobs, the targets of those that have ``concluded``, and the
     ``complaints`` that QEMU may make of what failed while it closed nodes.
@@ -81,6 +91,7 @@ class State:
         self.exports: dict[str, Export] = {}
         self.faults: dict[str, tuple[Fault, ...]] = {}
         self.held: dict[str, HoldWrite] = {}
+        self.torn: dict[str, Write] = {}
         self.vague: frozenset[str] = frozenset()
         self.opened: frozenset[str] = frozenset()
         self.removing: tuple[tuple[str, str], ...] = ()
@@ -183,8 +194,14 @@ class State:
         return tuple(self.images[name] for name in self.chain_names(image))
 
     def unreadable(self, node: str) -> bool:
-        """Whether some read of a node still fails."""
-        return any(fault.request == "read" for fault in self.faults.get(node, ()))
+        """Whether some read of a node still fails, or finding out what there is to be read."""
+        reads = any(fault.request == "read" for fault in self.faults.get(node, ()))
+        return reads or self.blind(node) is not None
+
+    def blind(self, node: str) -> Reason | None:
+        """What asking a node for the block status fails with, if it does."""
+        faults = (each for each in self.faults.get(node, ()) if each.request == "block_status")
+        return next((REASONS[fault.errno] for fault in faults), None)
 
     def size(self, node: Node) -> int:
         """Length of a node in bytes."""

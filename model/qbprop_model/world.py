@@ -71,7 +71,11 @@ class World(State):
         )
         everything = self._expect(Outcome(contents=(*read, *targets)), self.named_bitmaps())
         tops = {name: self.images[image] for name, image in disks.items()}
-        allocated = {name: top.allocated for name, top in tops.items() if top.format == "qcow2"}
+        allocated = {
+            name: top.allocated
+            for name, top in tops.items()
+            if top.format == "qcow2" and name not in self.torn and self.blind(name) is None
+        }
         return replace(everything, allocated=allocated)
 
     def begin_step(self) -> None:
@@ -97,6 +101,7 @@ class World(State):
         return Expectation(
             refusal=outcome.refusal,
             data=outcome.data,
+            torn=outcome.torn,
             extents=outcome.extents,
             bitmaps=bitmaps,
             sizes={name: self.size(self.nodes[name]) for name in shown},

@@ -92,20 +92,27 @@ def check_reply(
 
 
 def check_data(name: str, expected: Expectation, observed: Observation) -> None:
-    """The bytes of a read."""
+    """The bytes of a read; where a write has failed, those before it or all of its part."""
     if expected.data is None or observed.data is None:
         return
     if len(expected.data) != len(observed.data):
         raise ContentsFinding(
             name, "length", f"{len(expected.data)} bytes", f"{len(observed.data)} bytes"
         )
-    wrong = np.flatnonzero(expected.data != observed.data)
+    due = expected.data
+    if expected.torn is not None:
+        due = due.copy()
+        for start, end in expected.torn.parts:
+            written = expected.torn.written[start:end]
+            if np.array_equal(observed.data[start:end], written):
+                due[start:end] = written
+    wrong = np.flatnonzero(due != observed.data)
     if len(wrong):
         at = int(wrong[0])
         raise ContentsFinding(
             name,
             "data",
-            f"at byte {at} of the read: {expected.data[at : at + 16].tobytes().hex(' ')}",
+            f"at byte {at} of the read: {due[at : at + 16].tobytes().hex(' ')}",
             f"{observed.data[at : at + 16].tobytes().hex(' ')} ({len(wrong)} bytes differ)",
         )
 

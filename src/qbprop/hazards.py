@@ -199,7 +199,10 @@ def _crowded(sources: Sequence[str], before: World) -> bool:
 def _copies_small(operation: Write | WriteZeroes, before: World) -> bool:
     """Whether a guest's write has a limited job's disk of small clusters copied before it."""
     reached = before.find(operation.node)
-    if reached is None or not 512 <= before.images[reached.image].cluster_size < 4096:
+    if reached is None:
+        return False
+    layers = before.chain(reached.image)
+    if not any(512 <= layer.cluster_size < 4096 for layer in layers):
         return False
     return any(
         job.active

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qbprop_model.expectation import FLOOD, NOISE, Expectation, JobState, Reason
+from qbprop_model.data import Stamp
+from qbprop_model.expectation import FLOOD, NOISE, Expectation, JobEnd, JobState, Reason
 from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
     BitmapClear,
+    BitmapMode,
     BlockdevBackup,
     CreateImage,
     Discard,
@@ -23,6 +25,7 @@ from qbprop_model.operations import (
     JobResume,
     JobSetSpeed,
     Layer,
+    OnError,
     OpenOutcomeError,
     Operation,
     Pattern,
@@ -347,3 +350,141 @@ def test_a_discard_that_fails_has_done_what_came_before(
     assert read is not None
     assert [not read[at : at + CLUSTER].any() for at in range(0, 3 * CLUSTER, CLUSTER)] == gone
     assert dirty(world) == list(range(offset // CLUSTER, -(-(offset + length) // CLUSTER)))
+
+
+def tearing(passing: int = 1, cluster: int = 512) -> World:
+    """A World whose disk fails the write of data behind so many; a slice is 64 clusters."""
+    world = World()
+    fault = Fault(request="write_aio", after=passing)
+    world.apply(
+        AddDisk(node="drive0", layers=(Layer(size=SIZE, cluster_size=cluster),), faults=(fault,))
+    )
+    world.apply(BitmapAdd(node="drive0", name="b", granularity=CLUSTER))
+    return world
+
+
+ACROSS = Write(node="drive0", offset=2 * CLUSTER - 512, length=1100, stamp=2)
+"""From the last cluster of 512 bytes of a slice to the third of the next."""
+
+
+def test_a_write_that_fails_midway_sets_its_bits_and_leaves_each_cluster_old_or_new() -> None:
+    world = tearing()
+    assert reason(world.apply(ACROSS)) is Reason.IO_ERROR
+    assert dirty(world) == [1, 2]
+    seen = world.apply(Read(node="drive0", offset=ACROSS.offset - 100, length=1024))
+    assert seen.data is not None
+    assert seen.torn is not None
+    assert not seen.data.any()
+    assert seen.torn.parts == ((100, 612), (612, 1024))
+    assert seen.torn.written[100:].tobytes() == Stamp(2).render(ACROSS.offset, 924).tobytes()
+    elsewhere = world.apply(Read(node="drive0", offset=0, length=512))
+    assert elsewhere.torn is not None
+    assert not elsewhere.torn.parts
+
+
+def test_writes_below_the_count_pass_and_are_counted() -> None:
+    world = tearing(passing=2)
+    for at in (0, 512):
+        assert reason(world.apply(Write(node="drive0", offset=at, length=512, stamp=1))) is None
+    with pytest.raises(OpenOutcomeError):
+        tearing(passing=1).apply(Write(node="drive0", offset=0, length=513, stamp=1))
+    assert reason(world.apply(Write(node="drive0", offset=0, length=0, stamp=1))) is None
+    assert reason(world.apply(Write(node="drive0", offset=9, length=1, stamp=1))) is Reason.IO_ERROR
+    assert reason(world.apply(Write(node="drive0", offset=4096, length=1, stamp=1))) is None
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Write(node="drive0", offset=ACROSS.offset, length=1, stamp=3),
+        replace(ACROSS, stamp=None, fill=0, offset=ACROSS.offset + 512, length=2000),
+        WriteZeroes(node="drive0", offset=ACROSS.offset, length=1100),
+        Discard(node="drive0", offset=ACROSS.offset + 1024, length=512),
+        Resize(node="drive0", size=SIZE + 512),
+        backup(sync="full", bitmap=None, bitmap_mode=None),
+    ],
+)
+def test_what_becomes_of_bytes_that_are_open_is_open(operation: Operation) -> None:
+    world = tearing()
+    world.apply(ACROSS)
+    world.apply(CreateImage(image="target0", layer=Layer(size=SIZE)))
+    with pytest.raises(OpenOutcomeError):
+        world.apply(operation)
+    assert "drive0" not in world.final().allocated
+    assert "drive0" not in world.final().contents
+
+
+def test_the_same_write_again_settles_what_is_open() -> None:
+    world = tearing()
+    world.apply(ACROSS)
+    world.apply(Write(node="drive0", offset=0, length=512, stamp=1))
+    assert world.apply(Read(node="drive0", offset=ACROSS.offset, length=9)).torn is not None
+    assert world.apply(replace(ACROSS, stamp=7, length=1200)).refusal is None
+    seen = world.apply(Read(node="drive0", offset=ACROSS.offset, length=1200))
+    assert seen.torn is None
+    assert seen.data is not None
+    assert seen.data.tobytes() == Stamp(7).render(ACROSS.offset, 1200).tobytes()
+    assert "drive0" in world.final().contents
+
+
+def blind_chain(errno: Errno = "EIO") -> World:
+    """A World with a disk that has cluster 2 of its own, and tells nobody."""
+    world = World()
+    lower = Layer(size=SIZE, data=(Pattern(offset=0, length=6 * CLUSTER, stamp=1),))
+    blind = Fault(request="block_status", times=0, errno=errno)
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE), lower), faults=(blind,)),
+        BitmapAdd(node="drive0", name="b", granularity=CLUSTER),
+        write(2),
+        CreateImage(image="target0", layer=Layer(size=SIZE, cluster_size=4096)),
+    ):
+        assert world.apply(operation).refusal is None
+    return world
+
+
+@pytest.mark.parametrize("action", ["report", "stop", "ignore"])
+@pytest.mark.parametrize(("mode", "left"), [("on-success", [2]), ("always", list(range(8)))])
+def test_a_job_that_cannot_find_out_what_to_copy_fails_whatever_is_said_about_errors(
+    action: OnError, mode: BitmapMode, left: list[int]
+) -> None:
+    world = blind_chain("ENOSPC")
+    expected = world.apply(backup(sync="top", bitmap_mode=mode, on_source_error=action))
+    assert expected.jobs["job0"] == JobEnd(SIZE, 0, error=Reason.NO_SPACE)
+    assert not any("ERROR" in word for word in expected.words["job0"])
+    assert dirty(world) == left
+
+
+def test_a_job_that_knows_what_to_copy_needs_no_status() -> None:
+    world = blind_chain()
+    expected = world.apply(backup())
+    assert expected.jobs["job0"] == JobEnd(CLUSTER, CLUSTER)
+    assert dirty(world) == []
+    assert "drive0.0" in world.final().contents
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"request": "write_aio", "times": 0},
+        {"request": "write_aio", "offset": 512},
+        {"request": "write", "after": 1},
+        {"request": "block_status"},
+        {"request": "block_status", "times": 0, "offset": 512},
+    ],
+)
+def test_a_fault_that_blkdebug_does_not_count_is_invalid(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOperationError):
+        Fault(**given)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (fault("resize"), fault("read")),
+        (Fault(request="write_aio"), Fault(request="write_aio")),
+        (Fault(request="write_aio"), fault("read")),
+    ],
+)
+def test_faults_below_a_layer_stand_alone(faults: tuple[Fault, ...]) -> None:
+    with pytest.raises(InvalidOperationError):
+        World().apply(AddDisk(node="drive0", layers=(Layer(size=SIZE),), faults=faults))

@@ -368,3 +368,21 @@ def test_the_exchange_can_be_read(driver: Driver) -> None:
         "blockdev-del",
     ]
     assert all(isinstance(each.reply, str) for each in seen.exchange)
+
+
+def test_a_write_that_fails_midway_is_done_in_part(driver: Driver) -> None:
+    fault = op.Fault(request="write_aio", after=1)
+    add_disk(driver, layers=(op.Layer(size=MIB, cluster_size=512),), faults=(fault,))
+    failing = op.Write(node="drive0", offset=64512, length=3072, stamp=7)
+    refused = driver.perform(failing).refused
+    assert refused is not None
+    assert "Input/output error" in refused.text
+    whole = op.Read(node="drive0", offset=64512, length=3072)
+    seen = driver.perform(whole)
+    assert seen.data is not None
+    assert seen.data[:1024].tobytes() == Stamp(7).render(64512, 1024).tobytes()
+    assert not seen.data[1024:].any()
+    assert driver.perform(failing).refused is None
+    seen = driver.perform(whole)
+    assert seen.data is not None
+    assert seen.data.tobytes() == Stamp(7).render(64512, 3072).tobytes()

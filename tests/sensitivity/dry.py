@@ -112,6 +112,7 @@ def _visible(expected: Expectation) -> tuple[Any, ...]:
     return (
         None if refusal is None else (refusal.reason, refusal.subject),
         None if expected.data is None else expected.data.tobytes(),
+        None if expected.torn is None else (expected.torn.written.tobytes(), expected.torn.parts),
         expected.extents,
         expected.bitmaps,
         expected.sizes,

@@ -8,6 +8,7 @@ from qbprop_model.expectation import Reason
 from qbprop_model.image import Refused
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
+    BELOW,
     FILTERS,
     TARGETS,
     Backup,
@@ -46,8 +47,8 @@ def open_target(op: BlockdevBackup, world: State) -> None:
         raise Refused(Reason.NODE_NAME_TAKEN, op.target)
     lock_target(op.target, world)
     world.opened |= {op.target}
-    if any(fault.request == "resize" for fault in op.faults):
-        raise InvalidOperationError("a target is not resized")
+    if any(fault.request in BELOW for fault in op.faults):
+        raise InvalidOperationError("the filter of a target is above its format")
     if op.faults:
         world.faults[op.target] = op.faults
 
@@ -119,8 +120,11 @@ def start_backup(op: Backup, world: State) -> str:
         raise OpenOutcomeError("what wakes a limited job")
     if op.speed > 1 or (op.speed and not serial):
         raise OpenOutcomeError("how far the job gets at that speed")
+    if world.vague.intersection(world.chain_names(node.image)):
+        raise OpenOutcomeError("a backup of bytes that are open")
     source = world.chain(node.image)
-    copied = rules.copy_set(sync, cluster, source, found)
+    blind = world.blind(name)
+    copied = rules.copy_set(sync, cluster, source, found, blind=blind is not None)
     if sync != "none" and total(copied) > COPY_LIMIT:
         raise InvalidOperationError(f"a backup of more than {COPY_LIMIT} bytes is not followed")
     filter_name = op.filter or f"#filter of {job_id}"
@@ -144,6 +148,8 @@ def start_backup(op: Backup, world: State) -> str:
         auto_dismiss=op.auto_dismiss,
         on_source_error=op.on_source_error,
         on_target_error=op.on_target_error,
+        scans=sync == "top",
+        blind=blind,
         left=copied,
     )
     if found is not None and op.bitmap is not None:

@@ -5,10 +5,12 @@ from itertools import pairwise
 
 from qbprop_model.bitmap import ceil_div
 from qbprop_model.data import SECTOR, all_zero
+from qbprop_model.disk.geometry import outward
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.faults import strike
 from qbprop_model.effects.jobs import copy_before
-from qbprop_model.expectation import Reason, Refusal
+from qbprop_model.expectation import Reason, Refusal, Torn
+from qbprop_model.faults import REASONS
 from qbprop_model.image import Cell, Chain, Image, Refused
 from qbprop_model.operations import (
     Discard,
@@ -22,7 +24,7 @@ from qbprop_model.operations import (
     WriteZeroes,
 )
 from qbprop_model.operations import Request as RequestKind
-from qbprop_model.ranges import Ranges
+from qbprop_model.ranges import Ranges, within
 from qbprop_model.state import Node, Outcome, State
 
 Request = Read | Write | WriteCompressed | WriteZeroes | Discard
@@ -39,7 +41,23 @@ def _reached(op: Request, world: State) -> tuple[str, Node, Chain]:
     name, node = _disk(op.node, world)
     if op.offset + op.length > world.size(node):
         raise Refused(Reason.PAST_END)
-    return name, node, world.chain(node.image)
+    chain = world.chain(node.image)
+    if name in world.torn and not isinstance(op, Read):
+        _check_apart(op, world.torn[name], chain[0])
+    return name, node, chain
+
+
+def _check_apart(op: Request, torn: Write, image: Image) -> None:
+    """What changes bytes that are open has an open outcome itself, but for the same write again."""
+    again = op.offset <= torn.offset and torn.offset + torn.length <= op.offset + op.length
+    if _meet(op, torn, image) and not (isinstance(op, Write) and again):
+        raise OpenOutcomeError("a change of bytes that are open")
+
+
+def _meet(op: Request, torn: Write, image: Image) -> bool:
+    """Whether a request gets to a cluster of a write that failed midway."""
+    start, end = outward(image.cluster_size, torn.offset, torn.offset + torn.length)
+    return op.offset < end and start < op.offset + op.length
 
 
 def _touch(world: State, name: str, op: Request) -> None:
@@ -77,6 +95,31 @@ def _failed(world: State, name: str, kind: RequestKind, op: Request) -> Refusal 
     return Refusal(reason)
 
 
+def _fails_below(world: State, name: str, op: Request) -> Refusal | None:
+    """The error of a layer's file, if one of the writes meets it that a write of data takes.
+
+    Those before it may be done, in any order (7).
+    """
+    key = world.nodes[name].image
+    image = world.images[key]
+    fault = next((each for each in world.faults.get(key, ()) if each.request == "write_aio"), None)
+    if fault is None or not op.length:
+        return None
+    if not isinstance(op, Write) or detected(op, world.nodes[name]):
+        raise OpenOutcomeError("whether data is written")
+    least, most = world.rules.data_writes(image, op.offset, op.length)
+    if most <= fault.after and least == most:
+        world.faults[key] = (replace(fault, after=fault.after - most),)
+        return None
+    if least <= fault.after or world.filters(name):
+        raise OpenOutcomeError("whether a write fails, or what a job makes of it")
+    world.faults[key] = ()
+    world.torn[name] = op
+    world.vague |= {key}
+    _store(world, name, None, op)
+    return Refusal(REASONS[fault.errno])
+
+
 def _store(world: State, name: str, image: Image | None, op: Request) -> None:
     """Put the written image back; set bits of the disk and of all filters above it."""
     if image is not None:
@@ -98,7 +141,23 @@ def _(op: Read, world: State) -> Outcome:
         name, _, chain = _reached(op, world)
         if failed := _failed(world, name, "read", op):
             return Outcome(refusal=failed)
+        if name in world.torn:
+            return _read_torn(op, world.torn[name], chain, world)
     return Outcome(data=world.rules.view_range(chain, op.offset, op.length))
+
+
+def _read_torn(op: Read, failed: Write, chain: Chain, world: State) -> Outcome:
+    """What a disk reads as on which a write has failed midway."""
+    rules, start, end = world.rules, op.offset, op.offset + op.length
+    written = rules.write(chain, failed.offset, failed.length, Cell(failed.data, world.step))
+    met = within(rules.torn(chain[0], failed.offset, failed.length), start, end)
+    return Outcome(
+        data=rules.view_range(chain, start, op.length),
+        torn=Torn(
+            rules.view_range((written, *chain[1:]), start, op.length),
+            tuple((s - start, e - start) for s, e in met),
+        ),
+    )
 
 
 @effect.register
@@ -120,10 +179,15 @@ def _(op: Write, world: State) -> Outcome:
     zeroes = detected(op, node)
     if failed := _failed(world, name, "write_zeroes" if zeroes else "write", op):
         return Outcome(refusal=failed)
+    if failed := _fails_below(world, name, op):
+        return Outcome(refusal=failed)
     if zeroes:
         unmap = node.detect_zeroes == "unmap" and _passes_unmap(world, name)
         image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     else:
+        if name in world.torn and _meet(op, world.torn[name], chain[0]):
+            del world.torn[name]
+            world.vague -= {node.image}
         cell = Cell(op.data, world.step)
         image = world.rules.write(chain, op.offset, op.length, cell)
     _store(world, name, image, op)
@@ -142,6 +206,7 @@ def _(op: WriteCompressed, world: State) -> Outcome:
         _touch(world, reached, op)
         return Outcome(refusal=Refusal(Reason.NOT_SUPPORTED))
     rules, step = world.rules, world.step
+    _fails_below(world, name, op)
     zeroes = detected(op, node)
     if zeroes and (failed := _failed(world, name, "write_zeroes", op)):
         return Outcome(refusal=failed)
@@ -178,6 +243,7 @@ def _(op: WriteZeroes, world: State) -> Outcome:
         return Outcome(refusal=failed)
     if failed := _failed(world, name, "write_zeroes", op):
         return Outcome(refusal=failed)
+    _fails_below(world, name, op)
     unmap = op.unmap and _passes_unmap(world, name)
     image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     _store(world, name, image, op)
@@ -228,11 +294,14 @@ def _(op: Resize, world: State) -> Outcome:
     if busy:
         # The export of another node has them; which one QEMU names is open.
         raise Refused(Reason.BITMAP_BUSY, busy[0] if len(busy) == 1 else "")
-    if world.faults.get(node.image):
+    if name in world.torn:
+        raise OpenOutcomeError("a resize of bytes that are open")
+    if faults := world.faults.get(node.image):
         if not world.rules.writes_size_alone(chain, op.size):
-            raise OpenOutcomeError("what a resize has done before it fails")
-        strike(world, node.image, "resize")
-        return Outcome(refusal=Refusal(Reason.SIZE_NOT_WRITTEN))
+            raise OpenOutcomeError("what a resize has done before it fails, or whether it does")
+        if faults[0].request == "resize":
+            strike(world, node.image, "resize")
+            return Outcome(refusal=Refusal(Reason.SIZE_NOT_WRITTEN))
     world.images[node.image] = image
     bitmaps = {
         key: world.rules.resize_bitmap(bitmap, image.size) for key, bitmap in node.bitmaps.items()

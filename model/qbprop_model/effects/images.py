@@ -4,6 +4,7 @@ from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Cell, Image, Refused
 from qbprop_model.operations import (
+    BELOW,
     TARGETS,
     AddDisk,
     CreateImage,
@@ -51,10 +52,12 @@ def _(op: AddDisk, world: State) -> Outcome:
     if op.drive is not None:
         world.roots[op.drive] = op.node
     if op.faults is not None:
-        resizes = {fault.request == "resize" for fault in op.faults}
-        if True in resizes and (False in resizes or op.layers[0].format == "raw"):
-            raise InvalidOperationError("faults of resizes stand alone, below a qcow2 layer")
-        world.faults[f"{op.node}.0" if True in resizes else op.node] = op.faults
+        kinds = {fault.request for fault in op.faults}
+        in_file = not kinds.isdisjoint(BELOW)
+        several = len(kinds) > 1 or (kinds == {"write_aio"} and len(op.faults) > 1)
+        if in_file and (several or op.layers[0].format == "raw"):
+            raise InvalidOperationError("faults of resizes, or one write_aio, alone below qcow2")
+        world.faults[f"{op.node}.0" if in_file else op.node] = op.faults
     return Outcome()
 
 

@@ -30,6 +30,11 @@ from qbprop_model.operations import (
 from qbprop_model.ranges import Ranges, minus, plus, total, within
 from qbprop_model.state import Outcome, State
 
+
+class NotStarted(Refused):
+    """A job is not told what it should copy."""
+
+
 # --- going on ------------------------------------------------------------------------------
 
 
@@ -49,6 +54,8 @@ def go_on(world: State, ids: Iterable[str]) -> None:
     for job_id in ids:
         job = world.jobs[job_id]
         try:
+            if job.blind and world.rules.fails_to_start(job):
+                raise NotStarted(job.blind)
             copy(world, job_id, world.rules.copied_now(job))
         except Refused as refused:
             failed[job_id] = refused
@@ -168,6 +175,10 @@ def finalize(world: State, group: Iterable[str]) -> None:
 def meet_error(world: State, job_id: str, error: Refused) -> None:
     """A request of the job has failed (table of semantics 6.5)."""
     job, reason = world.jobs[job_id], error.refusal.reason
+    if isinstance(error, NotStarted):
+        world.ends[job_id] = JobEnd(job.length, job.offset, error=reason, speed=job.speed)
+        abort(world, job_id, reason)
+        return
     side = error.side if isinstance(error, Struck) else "write"
     lasting = not isinstance(error, Struck) or error.lasting
     action = world.rules.error_action(job, side, reason)
@@ -209,16 +220,23 @@ def spoil_target(world: State, job_id: str) -> None:
 
 
 def fail(world: State, job_id: str, reason: Reason, side: str) -> None:
-    """The job has met an error that it reports; its group is cancelled (6.5, 6.6)."""
+    """The job has met an error that it reports (6.5)."""
     job = world.jobs[job_id]
     if job.serial:
         world.ends[job_id] = JobEnd(job.length, job.offset, error=reason, speed=job.speed)
     else:
         blur_target(world, job_id)
         world.ends[job_id] = JobEnd(None, None, error=reason, speed=job.speed)
-    world.jobs[job_id] = replace(world.jobs[job_id], error=reason)
     errors = "ERROR" if job.serial else "ERRORS"
-    world.tell(job_id, f"{errors} {side} report", "aborting", "COMPLETED!")
+    world.tell(job_id, f"{errors} {side} report")
+    abort(world, job_id, reason)
+
+
+def abort(world: State, job_id: str, reason: Reason) -> None:
+    """The job ends with an error, and what is left of its group is cancelled (6.6)."""
+    job = replace(world.jobs[job_id], error=reason)
+    world.jobs[job_id] = job
+    world.tell(job_id, "aborting", "COMPLETED!")
     siblings = [
         each
         for each in members(job_id, job)

@@ -130,6 +130,13 @@ class BlockMachine(MachineBase):
         """Guest requests that meet injected errors."""
         self.perform(ops)
 
+    @precondition(lambda self: going_on(self) and bool(faults.tearing(self.world)))
+    @part_of("jobs", "bitmaps")
+    @rule(ops=drawn(faults.torn_write))
+    def torn_write(self, ops: Iterable[Operation]) -> None:
+        """A guest's write that fails midway, and the same write again."""
+        self.perform(ops)
+
     @precondition(lambda self: going_on(self) and bool(self.world.jobs))
     @part_of("jobs", "backups")
     @rule(ops=drawn(jobs.commands))

@@ -12,6 +12,7 @@ from qbprop.machine.draws import (
     JOB_CLUSTER,
     LENGTH_LIMIT,
     SECTOR,
+    SMALL,
     Draft,
     below,
     byte_range,
@@ -27,6 +28,7 @@ from qbprop_model.operations import (
     JOBS,
     NODES,
     BitmapClear,
+    BitmapMode,
     BlockdevBackup,
     Discard,
     Fault,
@@ -84,6 +86,51 @@ def held_write(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     return (*draft.operations, ReleaseWrite(node=ref), read_around(scratch, ref, offset, length))
 
 
+def torn_write(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A write that fails midway, what is seen of it, and mostly the same write again."""
+    draft = Draft(world)
+    scratch = draft.world
+    name = pick(draw, tearing(world))
+    ref, image = named(draw, world, name), world.images[world.nodes[name].image]
+    if name not in world.torn:
+        passing = world.faults[world.nodes[name].image][0].after
+        slices = image.size // image.slice_size
+        if 0 < passing <= slices and not seldom(draw, 4):
+            before = min(pick(draw, (SECTOR, image.cluster_size, 3 * image.cluster_size, 1)), 65536)
+            edge = (1 + below(draw, slices - passing + 1)) * image.slice_size
+            beyond = pick(draw, (image.cluster_size, SECTOR, 5 * image.cluster_size, 1))
+            offset = edge - before
+            length = before + (passing - 1) * image.slice_size + beyond
+        else:
+            for _ in range(passing):
+                cluster = below(draw, max(1, min(image.size, SMALL) // image.cluster_size))
+                draft.add(Write(node=ref, offset=cluster * image.cluster_size, length=1, stamp=0))
+            offset, length = byte_range(draw, world, world.nodes[name])
+        length = min(length, image.size - offset)
+        draft.add(Write(node=ref, offset=offset, length=length, **data(draw)))
+    failed = scratch.torn.get(name)
+    if failed is None:
+        return tuple(draft.operations)
+    draft.add(read_around(scratch, ref, failed.offset, failed.length))
+    for _ in range(pick(draw, (1, 0, 2))):
+        draft.add(bitmap_command(draw, scratch) if seldom(draw, 2) else merge(draw, scratch))
+    if not seldom(draw, 8):
+        again = Write(node=ref, offset=failed.offset, length=failed.length, **data(draw))
+        draft.add(again, read_around(scratch, ref, failed.offset, failed.length))
+    return tuple(draft.operations)
+
+
+def tearing(world: State) -> list[str]:
+    """The disks on which a write may fail midway, or has."""
+
+    def fails(name: str) -> bool:
+        faults = world.faults.get(world.nodes[name].image, ())
+        return any(fault.request == "write_aio" for fault in faults)
+
+    idle = [name for name in present(world) if name not in world.backed_up]
+    return [name for name in idle if name in world.torn or fails(name)]
+
+
 def holding(world: State) -> list[str]:
     """The disks at which a write can be held."""
     if world.traits.graph_waits:
@@ -110,6 +157,8 @@ def request(draw: st.DrawFn, world: World, name: str, fault: Fault) -> tuple[Ope
             return (zeroes,) if seldom(draw, 2) else (write, zeroes, Read(**place))
         case "discard":
             return (Discard(**place),)
+        case "block_status":
+            return (WriteZeroes(**place), Read(**place))
         case _:
             flush = Flush(node=ref)
             return (flush, write, flush) if seldom(draw, 2) else (write, flush)
@@ -151,13 +200,15 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     ids = [job_id for job_id in JOBS if job_id not in scratch.jobs]
     if not bitmaps or image is None or not ids:
         return tuple(draft.operations)
+    modes: tuple[BitmapMode, ...] = ("on-success", "always", "never")
+    scans = scratch.blind(name) is not None and seldom(draw, 2)
     backup = BlockdevBackup(
         node=name,
         target=target,
         job=ids[0],
-        sync="bitmap",
+        sync="top" if scans else "bitmap",
         bitmap=pick(draw, bitmaps),
-        bitmap_mode=pick(draw, ("on-success", "always", "never")),
+        bitmap_mode=pick(draw, modes[:2] if scans else modes),
         max_workers=1,
         max_chunk=scratch.rules.job_cluster(image),
         speed=1 if seldom(draw, 4) else 0,
@@ -178,7 +229,7 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             start = job.left[0][0]
             length = min(pick(draw, (SECTOR, JOB_CLUSTER)), size - start)
             draft.add(Write(node=name, offset=start, length=length, **data(draw)))
-    again = replace(backup, speed=0, auto_dismiss=True, faults=())
+    again = replace(backup, sync="bitmap", speed=0, auto_dismiss=True, faults=())
     if ids[0] not in scratch.jobs:
         draft.add(again)
     return tuple(draft.operations)

@@ -85,9 +85,14 @@ def faults(draw: st.DrawFn, size: int, kinds: Sequence[Request] = FAULTY) -> tup
 
 def of_disk(draw: st.DrawFn, layer: Layer) -> tuple[Fault, ...]:
     """The faults of a disk; there may be none, so that writes can be held."""
-    kind = below(draw, 8)
+    kind = below(draw, 10)
+    if kind == 8 and layer.format == "qcow2":
+        return (Fault(request="write_aio", errno=pick(draw, ERRNOS), after=pick(draw, (1, 0, 2))),)
     if kind == 7 and layer.format == "qcow2":
         return (Fault(request="resize", errno=pick(draw, ERRNOS), times=pick(draw, TIMES)),)
+    if kind == 6:
+        blind = Fault(request="block_status", errno=pick(draw, ERRNOS), times=0)
+        return (blind, *faults(draw, layer.size)) if seldom(draw, 2) else (blind,)
     return faults(draw, layer.size) if kind > 1 else ()
 
 

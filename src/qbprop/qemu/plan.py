@@ -90,7 +90,7 @@ def _(operation: op.AddDisk) -> Plan:
 
 def _below(operation: op.AddDisk) -> bool:
     """Whether the filter is below the format: the header with the size is its first sector."""
-    return any(fault.request == "resize" for fault in operation.faults or ())
+    return any(fault.request in op.BELOW for fault in operation.faults or ())
 
 
 def blkdebug(
@@ -101,15 +101,26 @@ def blkdebug(
 
 
 def _injected(faults: Iterable[op.Fault]) -> dict[str, object]:
-    rules = []
+    rules: list[dict[str, object]] = []
     for fault in faults:
+        if fault.request == "write_aio":
+            return _counted(fault)
         rule: dict[str, object] = {"event": "none", "errno": ERRNOS[fault.errno]}
         kind = "write" if fault.request == "resize" else fault.request
         rule["iotype"] = kind.replace("_", "-")
-        if fault.request != "flush":
+        if fault.request not in ("flush", "block_status"):
             rule["sector"] = 0 if fault.request == "resize" else fault.offset // SECTOR
         rules += [rule | {"once": True}] * fault.times if fault.times else [rule]
     return {"inject-error": rules} if rules else {}
+
+
+def _counted(fault: op.Fault) -> dict[str, object]:
+    """Rules for the write of data behind so many: each moves the filter on by a state."""
+    event, last = {"event": fault.request}, fault.after + 1
+    failing = event | {"errno": ERRNOS[fault.errno], "iotype": "write"}
+    rules: dict[str, object] = {"inject-error": [failing | {"once": True, "state": last}]}
+    moves = [event | {"state": state, "new_state": state + 1} for state in range(1, last)]
+    return rules | ({"set-state": moves} if moves else {})
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, str]:

@@ -62,11 +62,17 @@ def whole_copy_keeps_the_bitmap(original: Any) -> Any:
 @wrong_rule("a backup copies the dirty clusters of its bitmap, not whole clusters of its own")
 class CopiesByGranularity(Rules):
     def copy_set(
-        self, sync: SyncMode, cluster: int, source: Chain, bitmap: Bitmap | None
+        self,
+        sync: SyncMode,
+        cluster: int,
+        source: Chain,
+        bitmap: Bitmap | None,
+        *,
+        blind: bool = False,
     ) -> Ranges:
         by_bitmap = bitmap is not None and sync in ("bitmap", "incremental")
         unit = bitmap.granularity if bitmap is not None and by_bitmap else cluster
-        return super().copy_set(sync, unit, source, bitmap)
+        return super().copy_set(sync, unit, source, bitmap, blind=blind)
 
 
 @wrong_rule("a backup copies clusters of 64 KiB into a target of larger ones")
@@ -84,10 +90,16 @@ class TargetClusterIsEnough(Rules):
 @wrong_rule("sync=top copies what any layer of the chain holds")
 class TopTakesAllLayers(Rules):
     def copy_set(
-        self, sync: SyncMode, cluster: int, source: Chain, bitmap: Bitmap | None
+        self,
+        sync: SyncMode,
+        cluster: int,
+        source: Chain,
+        bitmap: Bitmap | None,
+        *,
+        blind: bool = False,
     ) -> Ranges:
         if sync != "top" or len(source) == 1:
-            return super().copy_set(sync, cluster, source, bitmap)
+            return super().copy_set(sync, cluster, source, bitmap, blind=blind)
         size = source[0].size
         runs = [
             run
@@ -101,14 +113,21 @@ class TopTakesAllLayers(Rules):
 @wrong_rule("sync=top leaves out clusters that are flagged as zero")
 class TopLeavesOutZeroes(Rules):
     def copy_set(
-        self, sync: SyncMode, cluster: int, source: Chain, bitmap: Bitmap | None
+        self,
+        sync: SyncMode,
+        cluster: int,
+        source: Chain,
+        bitmap: Bitmap | None,
+        *,
+        blind: bool = False,
     ) -> Ranges:
         top = source[0]
         zeroes = [run for run in top.alloc.runs() if run[2] is Alloc.ZERO]
         alloc = top.alloc
         for start, end, _ in zeroes:
             alloc = alloc.assign(start, end, Alloc.NONE)
-        return super().copy_set(sync, cluster, (replace(top, alloc=alloc), *source[1:]), bitmap)
+        shown = (replace(top, alloc=alloc), *source[1:])
+        return super().copy_set(sync, cluster, shown, bitmap, blind=blind)
 
 
 @wrong_rule("zero clusters are not written to the target")

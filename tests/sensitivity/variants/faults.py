@@ -5,12 +5,13 @@ from typing import Any
 
 from tests.sensitivity.registry import wrong_effect, wrong_rule
 
+from qbprop_model.bitmap import Bitmap
 from qbprop_model.data import SECTOR
 from qbprop_model.effects import faults, guest, jobs
 from qbprop_model.expectation import Reason, Refusal
-from qbprop_model.image import Alloc, Refused
+from qbprop_model.image import Alloc, Chain, Image, Refused
 from qbprop_model.jobs import Job
-from qbprop_model.operations import Fault, Request
+from qbprop_model.operations import Fault, Request, SyncMode
 from qbprop_model.ranges import Ranges, minus
 from qbprop_model.rules import Rules
 from qbprop_model.state import State
@@ -48,6 +49,50 @@ class WritesAreZeroes(Rules):
         return super().hits(fault, request, offset, length) or super().hits(
             fault, kind, offset, length
         )
+
+
+@wrong_rule("a write that fails midway has done nothing")
+class TornWritesLeaveNothing(Rules):
+    def torn(self, image: Image, offset: int, length: int) -> Ranges:
+        return ()
+
+
+@wrong_rule("a write that fails midway has done all or nothing")
+class TornWritesAreWhole(Rules):
+    def torn(self, image: Image, offset: int, length: int) -> Ranges:
+        return ((offset, offset + length),)
+
+
+@wrong_effect("a write that fails midway sets no bits", guest, "_fails_below")
+def torn_writes_are_clean(original: Any) -> Any:
+    def fails_below(world: State, name: str, op: Any) -> Any:
+        node = world.nodes[name]
+        refusal = original(world, name, op)
+        if refusal is not None:
+            world.nodes[name] = node
+        return refusal
+
+    return fails_below
+
+
+@wrong_rule("a job that is not told what there is ends well, with nothing copied")
+class JobsStartBlind(Rules):
+    def fails_to_start(self, job: Job) -> bool:
+        return False
+
+
+@wrong_rule("after a job that was not told what there is, only what it would have copied is dirty")
+class BlindJobsKnow(Rules):
+    def copy_set(
+        self,
+        sync: SyncMode,
+        cluster: int,
+        source: Chain,
+        bitmap: Bitmap | None,
+        *,
+        blind: bool = False,
+    ) -> Ranges:
+        return super().copy_set(sync, cluster, source, bitmap)
 
 
 @wrong_rule("enospc stops at any error")
