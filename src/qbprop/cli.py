@@ -3,10 +3,13 @@
 import json
 import os
 import sys
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
@@ -46,6 +49,7 @@ def main() -> None:
     Examples:
       qbprop fuzz --qemu ~/src/qemu/build --max-time 10m
       qbprop fuzz --jobs 4 --max-time 8h           a night on four cores
+      qbprop fuzz --resume qbprop-runs/2026-...    go on where a campaign was, even if it was killed
       qbprop fuzz --seed 7 --max-examples 500      the same examples each time
       qbprop fuzz --json 2>progress.log | jq .findings
 
@@ -88,6 +92,13 @@ def main() -> None:
     help="An empty or new folder for what is found. [default: a dated one under qbprop-runs/]",
 )
 @click.option(
+    "--resume",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Go on with the campaign in this folder (its --out), with the options it had; those that "
+    "are given besides count instead of them.",
+)
+@click.option(
     "--profile", metavar="NAME", help="Steps of an example as in this Hypothesis profile."
 )
 @click.option(
@@ -107,7 +118,9 @@ def main() -> None:
     help="Do not test: try each known finding, and say which are fixed in this QEMU.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
+@click.pass_context
 def fuzz(
+    context: click.Context,
     *,
     qemu: str | None,
     max_time: float,
@@ -116,6 +129,7 @@ def fuzz(
     jobs: int,
     stop_on_finding: bool,
     out: Path | None,
+    resume: Path | None,
     profile: str | None,
     focus: str | None,
     known: Path | None,
@@ -123,10 +137,9 @@ def fuzz(
     as_json: bool,
 ) -> None:
     """Test a live QEMU with random operations, until the time is over."""
-    from qbprop.campaign.known import read_known, shipped_known
+    from qbprop.campaign.folder import held
+    from qbprop.campaign.request import Request
     from qbprop.campaign.result import show_result
-    from qbprop.campaign.runner import Campaign, Options
-    from qbprop.campaign.shares import SharedCampaign
     from qbprop.lab import Lab
     from qbprop.machine import SUBJECTS
     from qbprop.profiles import DEFAULT_PROFILE, SIZES
@@ -143,35 +156,36 @@ def fuzz(
             raise click.BadParameter(
                 f"{subject!r} is none of {', '.join(SUBJECTS)}", param_hint="'--focus'"
             )
+    if resume is not None and (out is not None or seed is not None):
+        raise click.UsageError("a campaign that goes on keeps its --out and its --seed")
+    request = Request(
+        qemu=qemu,
+        max_time=max_time,
+        max_examples=max_examples,
+        seed=seed,
+        jobs=jobs,
+        stop_on_finding=stop_on_finding,
+        profile=profile,
+        focus=subjects,
+        known=str(known.absolute()) if known else None,
+    )
     with reporting(Exit.UNUSABLE):
-        lab = Lab(find_binaries(qemu))
-        entries = shipped_known() + (read_known(known) if known else ())
+        if resume is not None:
+            request = replace(Request.of(resume), **_given(context, request))
+        lab = Lab(find_binaries(request.qemu))
         if only_known:
-            show_known(lab, entries, as_json=as_json)
+            show_known(lab, request.known_findings(), as_json=as_json)
             sys.exit(Exit.AGREED)
-        options = Options(
-            out=_make_out(out),
-            max_seconds=max_time,
-            max_examples=max_examples,
-            seed=seed,
-            profile=profile,
-            stop_on_finding=stop_on_finding,
-            known=entries,
-            focus=subjects,
-        )
-        console = Console(stderr=True)
-        campaign: Campaign | SharedCampaign
-        if jobs == 1:
-            campaign = Campaign(lab, options, console)
-        else:
-            campaign = SharedCampaign(lab, options, console, jobs=jobs, qemu=qemu, known=known)
-        try:
-            summary = campaign.run()
-        finally:
-            if as_json:
-                click.echo(json.dumps(campaign.summary.to_record(), indent=2))
-            elif campaign.summary.statistics.steps:
-                show_result(Console(), campaign.summary, options.out)
+        folder = resume or _make_out(out)
+        with held(folder):
+            campaign = request.campaign(lab, folder, Console(stderr=True))
+            try:
+                summary = campaign.run()
+            finally:
+                if as_json:
+                    click.echo(json.dumps(campaign.summary.to_record(), indent=2))
+                elif campaign.summary.statistics.steps:
+                    show_result(Console(), campaign.summary, folder)
     if summary.status == "interrupted":
         sys.exit(Exit.INTERRUPTED)
     sys.exit(Exit.FOUND if summary.new_findings else Exit.AGREED)
@@ -265,6 +279,15 @@ def trace_command(*, schema: bool) -> None:
 
     assert schema
     click.echo(json.dumps(trace_schema.schema(), indent=2))
+
+
+def _given(context: click.Context, request: Any) -> dict[str, Any]:
+    """The part of a request that stands on the command line."""
+    told = (field.name for field in fields(request))
+    source = context.get_parameter_source
+    return {
+        name: getattr(request, name) for name in told if source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 def _make_out(wanted: Path | None) -> Path:

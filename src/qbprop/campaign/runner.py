@@ -3,11 +3,13 @@
 import secrets
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hypothesis.database import DirectoryBasedExampleDatabase
 from rich.console import Console
@@ -16,13 +18,14 @@ from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
+from qbprop.campaign.folder import concluding, unwritable
 from qbprop.campaign.known import KnownFinding, known_ids
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import Rounds
 from qbprop.campaign.signals import stopped_by_signals
 from qbprop.campaign.summary import QemuRecord, Summary
 from qbprop.campaign.watch import Watch, WatchedSession
-from qbprop.errors import EnvironmentProblem, QbpropError
+from qbprop.errors import QbpropError
 from qbprop.export.folder import export_finding
 from qbprop.export.story import ExportError
 from qbprop.findings import Finding, HangFinding
@@ -50,9 +53,10 @@ SEED_LIMIT = 2**63
 class Options:
     """What a campaign is to do.
 
-    ``out`` is an empty folder; ``seed`` None picks one; ``rules`` None means the model as it
-    is; ``machine`` is what chooses the operations; ``focus`` are the subjects that examples keep
-    to, none for the usual mixture.
+    ``out`` is an empty folder, or that of a campaign that goes on; ``seed`` None picks one;
+    ``rules`` None means the model as it is; ``machine`` is what chooses the operations; ``focus``
+    are the subjects that examples keep to, none for the usual mixture; ``request`` is what the
+    user asked for, for the record.
     """
 
     out: Path
@@ -65,14 +69,17 @@ class Options:
     rules: Rules | None = None
     machine: type[MachineBase] = BlockMachine
     focus: tuple[str, ...] = ()
+    request: Mapping[str, Any] = field(default_factory=dict)
 
 
-def new_summary(options: Options, *, jobs: int = 1) -> Summary:
-    """The summary of a campaign that is to begin, with its seed."""
-    seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
-    return Summary(
-        qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed, jobs=jobs
-    )
+def open_summary(options: Options, *, jobs: int = 1) -> Summary:
+    """The summary of a campaign that is to begin, with its seed, or of the one that goes on."""
+    summary = Summary.read(options.out)
+    if summary is None:
+        seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
+        summary = Summary(qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed)
+    summary.status, summary.jobs, summary.request = "running", jobs, options.request
+    return summary
 
 
 def tell_qemu(summary: Summary, lab: Lab, driver: Driver) -> None:
@@ -90,14 +97,16 @@ class Campaign:
         self._options = options
         self._console = console
         self._next_write = 0.0
-        self.summary = new_summary(options)
+        self.summary = open_summary(options)
         self._watch = Watch(
             self.summary.statistics,
             max_seconds=options.max_seconds,
             max_examples=options.max_examples,
             tick=self._tick,
             note=self._note,
+            seconds=self.summary.seconds,
         )
+        self._commands = self.summary.commands
         self._progress: Progress = SilentProgress()
         self._autopsy = Autopsy(lab, options.rules)
         self._session: WatchedSession | None = None
@@ -110,23 +119,21 @@ class Campaign:
         :raises QbpropError: qbprop itself failed; its text says where the details are.
         """
         summary = self.summary
-        try:
-            with ExitStack() as stack:
-                self._rounds(*self._open(stack))
-            summary.status = "finished"
-        except KeyboardInterrupt:
-            summary.status = "interrupted"
-        except BaseException:
-            summary.status = "failed"
-            raise
-        finally:
-            self._watch.example_ends()
-            self._write()
+        with concluding(summary, self._options.out, self._write):
+            try:
+                with ExitStack() as stack:
+                    self._rounds(*self._open(stack))
+                summary.status = "finished"
+            except KeyboardInterrupt:
+                summary.status = "interrupted"
+            finally:
+                self._watch.example_ends()
         return summary
 
     def _open(self, stack: ExitStack) -> tuple[WatchedSession, Book]:
         """Launch QEMU and prepare everything; ``stack`` takes it down."""
         stack.enter_context(stopped_by_signals(self._watch.interrupt))
+        self._write()
         driver = stack.enter_context(self._lab.driver())
         self._session = WatchedSession(driver, self._options.rules, self._watch, self._autopsy)
         self._book = self._make_book(self._session)
@@ -146,7 +153,10 @@ class Campaign:
             seed=summary.seed,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        return Book(self._options.out, header)
+        book = Book(self._options.out, header)
+        book.resume(summary.findings)
+        self._watch.hidden |= book.entries.keys()
+        return book
 
     def _machine(self, session: WatchedSession, book: Book) -> type[MachineBase]:
         watch = self._watch
@@ -168,9 +178,10 @@ class Campaign:
         database = DirectoryBasedExampleDatabase(examples) if options.seed is None else None
         steps = SIZES[options.profile].steps
         rounds = Rounds(self._machine(session, book), steps, self.summary.seed, database)
-        number = 0
+        self._confirm_all(book)
         while not watch.exhausted:
-            rounds.run(number, watch)
+            self.summary.rounds += 1
+            rounds.run(self.summary.rounds - 1, watch)
             self._stop_if_broken(session)
             found = watch.target
             watch.next_round(session.driver, self._lab.timeout)
@@ -178,7 +189,10 @@ class Campaign:
                 self._confirm(book, book.entries[found])
                 if options.stop_on_finding:
                     break
-            number += 1
+        self._confirm_all(book)
+
+    def _confirm_all(self, book: Book) -> None:
+        """Confirm what was met beside another finding, or before the campaign was killed."""
         for entry in book.entries.values():
             if entry.record.rate is None and not entry.record.known:
                 self._confirm(book, entry)
@@ -209,10 +223,13 @@ class Campaign:
         certificate = confirmed.certificate
         if hangs and self._play_fresh(self._lab.timeout, locate, confirmed.examples) is None:
             certificate = replace(certificate, disagreed=0)
-        book.confirm(confirmed.finding, confirmed.examples, certificate)
-        if certificate.disagreed:
-            told("writing the reproducers")
-            self._export(entry, book.folder(entry.record.id), certificate.rate)
+
+        def accompany(entry: Entry, folder: Path) -> None:
+            if certificate.disagreed:
+                told("writing the reproducers")
+                self._export(entry, folder, certificate.rate)
+
+        book.confirm(confirmed.finding, confirmed.examples, certificate, accompany)
         watch.activity = ""
         rate = f", shown by {certificate.disagreed} of {certificate.replays} replays"
         rate += ", racy" if certificate.racy else ""
@@ -261,7 +278,7 @@ class Campaign:
         if isinstance(error, QbpropError):
             raise error
         if isinstance(error, OSError):
-            raise EnvironmentProblem(f"{error}; what was found so far is kept") from error
+            raise unwritable(self._options.out, error) from error
         details = self._options.out / "error.txt"
         details.write_text("".join(traceback.format_exception(error)), "utf-8")
         trace = Trace((*session.history, session.attempted))
@@ -273,11 +290,12 @@ class Campaign:
 
     def _note(self, text: str) -> None:
         self._progress.note(text)
+        self._next_write = 0.0
 
     def _refresh(self) -> None:
         self.summary.seconds = self._watch.seconds
         if self._session is not None and self._book is not None:
-            self.summary.commands = self._session.driver.round_trips
+            self.summary.commands = self._commands + self._session.driver.round_trips
             self.summary.findings = self._book.records
 
     def _describe(self) -> str:

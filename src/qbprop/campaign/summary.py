@@ -45,7 +45,7 @@ class Summary:
     """Everything in ``campaign.json``; later versions only add.
 
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
-    number of workers.
+    number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for.
     """
 
     qbprop: str
@@ -59,6 +59,8 @@ class Summary:
     statistics: Statistics = field(default_factory=Statistics)
     findings: list[FindingRecord] = field(default_factory=list)
     jobs: int = 1
+    rounds: int = 0
+    request: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def new_findings(self) -> list[FindingRecord]:
@@ -85,12 +87,14 @@ class Summary:
             "profile": self.profile,
             "jobs": self.jobs,
             "seed": self.seed,
+            "request": dict(self.request),
             "status": self.status,
             "seconds": round(self.seconds, 3),
             "examples": counts.examples,
             "steps": counts.steps,
             "shrink_steps": counts.shrink_steps,
             "commands": self.commands,
+            "rounds": self.rounds,
             "operations": {name: sum(both.values()) for name, both in outcomes.items()},
             "outcomes": outcomes,
             "partial_backup_examples": counts.partial_backups,
@@ -116,6 +120,8 @@ class Summary:
             statistics=Statistics.from_record(record),
             findings=[FindingRecord(**finding) for finding in record["findings"]],
             jobs=record["jobs"],
+            rounds=record["rounds"],
+            request=record["request"],
         )
 
     @classmethod

@@ -62,6 +62,7 @@ class Watch:
     ``tick`` is called often, to show and write how far it is. ``hidden`` are the ids of
     findings that do not fail an example any more; ``target`` is the one being shrunk, if any,
     and ``shrinking`` it as it was met.
+    ``seconds`` are those that were used up before.
     ``halted`` tells that a :class:`Halt` ended the round. ``broken`` is what went wrong around
     the test or in qbprop itself, if anything did.
     """
@@ -74,6 +75,7 @@ class Watch:
         max_examples: int | None,
         tick: Callable[[], None],
         note: Callable[[str], None],
+        seconds: float = 0.0,
     ) -> None:
         self.statistics = statistics
         self.hidden: set[str] = set()
@@ -87,7 +89,7 @@ class Watch:
         self._max_examples = max_examples
         self._tick = tick
         self._note = note
-        self._start = time.monotonic()
+        self._start = time.monotonic() - seconds
         self._deadline = self._start + max_seconds
         self._shrink_until = self._deadline
         self._durations: deque[float] = deque(maxlen=1000)
