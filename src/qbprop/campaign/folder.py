@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qbprop.campaign.summary import Summary
 from qbprop.errors import EnvironmentProblem
+from qbprop.report.campaign import write_report
 
 HELD_SECONDS = 10.0
 """How long a campaign that was killed may take to let go of its folder."""
@@ -54,7 +55,7 @@ def _sweep(out: Path) -> None:
 
 @contextmanager
 def concluding(summary: Summary, out: Path, write: Callable[[], None]) -> Iterator[None]:
-    """Write the summary at the end of a campaign; one that an exception ends has failed.
+    """Write summary and report at the end of a campaign; one that an exception ends has failed.
 
     :raises EnvironmentProblem: the folder cannot be written.
     """
@@ -65,8 +66,10 @@ def concluding(summary: Summary, out: Path, write: Callable[[], None]) -> Iterat
             summary.status = "failed"
             with suppress(OSError):
                 write()
+                write_report(out)
             raise
         write()
+        write_report(out)
     except OSError as error:
         raise unwritable(out, error) from error
 

@@ -14,28 +14,33 @@ from typing import Any
 from hypothesis.database import DirectoryBasedExampleDatabase
 from rich.console import Console
 
+from qbprop.atomic import write_atomically
 from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
 from qbprop.campaign.folder import concluding, unwritable
+from qbprop.campaign.growth import Growth
 from qbprop.campaign.known import KnownFinding, known_ids
+from qbprop.campaign.machine import describe_machine
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import Rounds
 from qbprop.campaign.signals import stopped_by_signals
+from qbprop.campaign.skipped import skipped
 from qbprop.campaign.summary import QemuRecord, Summary
 from qbprop.campaign.watch import Watch, WatchedSession
 from qbprop.errors import QbpropError
 from qbprop.export.folder import export_finding
 from qbprop.export.story import ExportError
 from qbprop.findings import Finding, HangFinding
-from qbprop.hazards import known_hazards
+from qbprop.hazards import Hazard, known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
 from qbprop.qemu.driver import Driver
 from qbprop.replay import play
+from qbprop.report.page import draw
 from qbprop.session import Locate, Session
 from qbprop.trace import Header, Trace, write_trace
 from qbprop.version import VERSION
@@ -79,14 +84,18 @@ def open_summary(options: Options, *, jobs: int = 1) -> Summary:
         seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
         summary = Summary(qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed)
     summary.status, summary.jobs, summary.request = "running", jobs, options.request
+    summary.machine = describe_machine()
     return summary
 
 
-def tell_qemu(summary: Summary, lab: Lab, driver: Driver) -> None:
-    """Note in a summary which QEMU is tested, and how guest requests travel."""
+def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> frozenset[Hazard]:
+    """Note in a summary which QEMU is tested, how, and what is not; the hazards to be shunned."""
+    shunned = known_hazards(known_ids(options.known, driver.version, driver.features))
+    summary.skipped = list(skipped(driver, shunned, options.focus))
     path = str(lab.binaries.system)
     summary.qemus = [QemuRecord(version=driver.version, path=path)]
     summary.guest_io = driver.transport
+    return shunned
 
 
 class Campaign:
@@ -107,6 +116,7 @@ class Campaign:
             seconds=self.summary.seconds,
         )
         self._commands = self.summary.commands
+        self._growth = Growth(options.out, options.max_seconds)
         self._progress: Progress = SilentProgress()
         self._autopsy = Autopsy(lab, options.rules)
         self._session: WatchedSession | None = None
@@ -142,10 +152,9 @@ class Campaign:
 
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
-        tell_qemu(summary, self._lab, driver)
+        session.shunned = tell_qemu(summary, self._lab, driver, self._options)
         known = known_ids(self._options.known, driver.version, driver.features)
         self._watch.known_ids = frozenset(known)
-        session.shunned = known_hazards(known)
         self._watch.hidden |= known.keys()
         header = Header(
             qemu_version=driver.version,
@@ -238,13 +247,15 @@ class Campaign:
         self._note(f"    {entry.record.operations} operations{rate}: {where}")
 
     def _export(self, entry: Entry, folder: Path, rate: float) -> None:
-        """Write the reproducers beside the trace; one that cannot be made is said so."""
+        """Write the reproducers and the page beside the trace; what cannot be made is said so."""
         try:
             rules = self._options.rules
             for line in export_finding(self._lab, entry.trace, folder, rules, rate):
                 self._note(f"    {line}")
         except (ExportError, InvalidOperationError) as error:
             self._note(f"    no reproducer: {error}")
+        page = draw(self._lab, entry.trace, self._options.rules)
+        write_atomically(folder / "report.html", page)
 
     def _sensible(self, examples: Examples) -> bool:
         """Whether the model alone can judge all of the examples."""
@@ -311,3 +322,4 @@ class Campaign:
         self._next_write = time.monotonic() + WRITE_SECONDS
         self._refresh()
         self.summary.write(self._options.out)
+        self._growth.note(self.summary)

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from qbprop.campaign.folder import concluding
+from qbprop.campaign.growth import Growth
 from qbprop.campaign.ledger import Ledger
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import derived_seed
@@ -67,6 +68,7 @@ class SharedCampaign:
         self._progress: Progress = SilentProgress()
         self.summary = open_summary(options, jobs=jobs)
         self._start = time.monotonic() - self.summary.seconds
+        self._growth = Growth(options.out, options.max_seconds)
         self.ledger = Ledger(options.out, self.summary, self._note)
         self._unfinished = self.ledger.unfinished()
         self._under_way: dict[Future[Ended], Share] = {}
@@ -93,7 +95,7 @@ class SharedCampaign:
 
     def _look_at_qemu(self) -> None:
         with self._lab.driver() as driver:
-            tell_qemu(self.summary, self._lab, driver)
+            tell_qemu(self.summary, self._lab, driver, self.options)
 
     def _run(self) -> None:
         stop_at: float | None = None
@@ -203,6 +205,7 @@ class SharedCampaign:
     def _write(self) -> None:
         self.refresh()
         self.summary.write(self.options.out)
+        self._growth.note(self.summary)
 
     def stop(self) -> None:
         """End the campaign in order, as its user wishes."""

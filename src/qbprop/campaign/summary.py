@@ -45,7 +45,8 @@ class Summary:
     """Everything in ``campaign.json``; later versions only add.
 
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
-    number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for.
+    number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
+    ``skipped`` says what is not tested, and why.
     """
 
     qbprop: str
@@ -61,6 +62,8 @@ class Summary:
     jobs: int = 1
     rounds: int = 0
     request: Mapping[str, Any] = field(default_factory=dict)
+    machine: str = ""
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def new_findings(self) -> list[FindingRecord]:
@@ -83,6 +86,7 @@ class Summary:
         return {
             "qbprop": self.qbprop,
             "qemus": [asdict(qemu) for qemu in self.qemus],
+            "machine": self.machine,
             "guest_io": self.guest_io,
             "profile": self.profile,
             "jobs": self.jobs,
@@ -102,6 +106,8 @@ class Summary:
             "reach": counts.reach_by_heading(),
             "steps_in_flight": counts.in_flight,
             "job_states": counts.job_state_table(),
+            "cells": counts.cell_table(),
+            "skipped": self.skipped,
             "findings": [_finding(finding) for finding in self.findings],
         }
 
@@ -122,6 +128,8 @@ class Summary:
             jobs=record["jobs"],
             rounds=record["rounds"],
             request=record["request"],
+            machine=record["machine"],
+            skipped=record["skipped"],
         )
 
     @classmethod

@@ -197,7 +197,7 @@ class Watch:
         self.statistics.step(step.operation, refused=refused)
         jobs = session.world.jobs
         self.statistics.in_flight += in_flight(self._jobs, jobs)
-        self.statistics.job_states.update(met(step.operation, self._jobs))
+        self.statistics.cells.update(met(step.operation, self._jobs, refused=refused))
         if not refused:
             self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
