@@ -59,8 +59,8 @@ def main() -> None:
     Images are put on a tmpfs where there is one with room; TMPDIR chooses another place.
 
     \b
-    Exit codes: 0 nothing new was found, 1 something was, 2 wrong usage or environment,
-    130 interrupted.
+    Exit codes: 0 nothing new was found, 1 something was, 2 wrong usage or environment, 3 blind:
+    nothing was found, and neither was the mistake that was planted, 130 interrupted.
     """
 )
 @QEMU
@@ -113,6 +113,12 @@ def main() -> None:
     help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
 )
 @click.option(
+    "--canary/--no-canary",
+    default=None,
+    help="Whether to plant a mistake in the model first, which must be found within minutes. "
+    "[default: yes from one hour on, and in the profile qbprop-overnight]",
+)
+@click.option(
     "--only-known",
     is_flag=True,
     help="Do not test: try each known finding, and say which are fixed in this QEMU.",
@@ -133,10 +139,12 @@ def fuzz(
     profile: str | None,
     focus: str | None,
     known: Path | None,
+    canary: bool | None,
     only_known: bool,
     as_json: bool,
 ) -> None:
     """Test a live QEMU with random operations, until the time is over."""
+    from qbprop.campaign.canary import look_for_canary
     from qbprop.campaign.folder import held
     from qbprop.campaign.request import Request
     from qbprop.campaign.result import show_result
@@ -168,6 +176,7 @@ def fuzz(
         profile=profile,
         focus=subjects,
         known=str(known.absolute()) if known else None,
+        canary=canary,
     )
     with reporting(Exit.UNUSABLE):
         if resume is not None:
@@ -178,8 +187,11 @@ def fuzz(
             sys.exit(Exit.AGREED)
         folder = resume or _make_out(out)
         with held(folder):
-            campaign = request.campaign(lab, folder, Console(stderr=True))
+            console = Console(stderr=True)
+            campaign = request.campaign(lab, folder, console)
             try:
+                if request.wants_canary:
+                    look_for_canary(campaign, lab, console)
                 summary = campaign.run()
             finally:
                 if as_json:
@@ -188,7 +200,9 @@ def fuzz(
                     show_result(Console(), campaign.summary, folder)
     if summary.status == "interrupted":
         sys.exit(Exit.INTERRUPTED)
-    sys.exit(Exit.FOUND if summary.new_findings else Exit.AGREED)
+    if summary.new_findings:
+        sys.exit(Exit.FOUND)
+    sys.exit(Exit.BLIND if summary.blind else Exit.AGREED)
 
 
 @main.command(

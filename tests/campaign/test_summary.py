@@ -62,6 +62,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "qemus": [{"version": "7.2.22", "path": "/usr/bin/qemu"}],
         "machine": "",
         "skipped": [],
+        "canary": None,
         "guest_io": "nbd",
         "profile": "qbprop-dev",
         "jobs": 1,

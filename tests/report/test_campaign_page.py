@@ -12,7 +12,7 @@ from tests.report.chromium import in_chromium, needs_chromium
 
 from qbprop.campaign.book import Book
 from qbprop.campaign.growth import Growth, Point, read_growth
-from qbprop.campaign.summary import Summary
+from qbprop.campaign.summary import CanaryRecord, Summary
 from qbprop.campaign.verdict import verdict
 from qbprop.report.campaign import write_report
 from qbprop.trace import Header
@@ -165,3 +165,5 @@ def test_verdicts() -> None:
     assert "still running" in verdict(summary)
     summary.status = "failed"
     assert verdict(summary).startswith("failed")
+    summary.canary = CanaryRecord(found=False, seconds=120.0, title="")
+    assert verdict(summary).startswith("blind: ")

@@ -12,7 +12,11 @@ from qbprop.campaign.shares import SharedCampaign
 from qbprop.campaign.summary import Summary
 from qbprop.errors import EnvironmentProblem
 from qbprop.lab import Lab
+from qbprop.profiles import OVERNIGHT
 from qbprop.records import RecordError, structure
+
+CANARY_FROM_SECONDS = 3600.0
+"""Campaigns of this length look for a canary unless they are told not to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,14 @@ class Request:
     profile: str
     focus: tuple[str, ...]
     known: str | None
+    canary: bool | None
+
+    @property
+    def wants_canary(self) -> bool:
+        """Whether a mistake is planted first; if not said, in the campaigns of a night."""
+        if self.canary is not None:
+            return self.canary
+        return self.profile == OVERNIGHT or self.max_time >= CANARY_FROM_SECONDS
 
     @classmethod
     def of(cls, out: Path) -> "Request":

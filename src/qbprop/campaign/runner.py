@@ -103,7 +103,7 @@ class Campaign:
 
     def __init__(self, lab: Lab, options: Options, console: Console) -> None:
         self._lab = lab
-        self._options = options
+        self.options = options
         self._console = console
         self._next_write = 0.0
         self.summary = open_summary(options)
@@ -129,7 +129,7 @@ class Campaign:
         :raises QbpropError: qbprop itself failed; its text says where the details are.
         """
         summary = self.summary
-        with concluding(summary, self._options.out, self._write):
+        with concluding(summary, self.options.out, self._write):
             try:
                 with ExitStack() as stack:
                     self._rounds(*self._open(stack))
@@ -145,15 +145,15 @@ class Campaign:
         stack.enter_context(stopped_by_signals(self._watch.interrupt))
         self._write()
         driver = stack.enter_context(self._lab.driver())
-        self._session = WatchedSession(driver, self._options.rules, self._watch, self._autopsy)
+        self._session = WatchedSession(driver, self.options.rules, self._watch, self._autopsy)
         self._book = self._make_book(self._session)
         self._progress = open_progress(self._console, self._describe, stack)
         return self._session, self._book
 
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
-        session.shunned = tell_qemu(summary, self._lab, driver, self._options)
-        known = known_ids(self._options.known, driver.version, driver.features)
+        session.shunned = tell_qemu(summary, self._lab, driver, self.options)
+        known = known_ids(self.options.known, driver.version, driver.features)
         self._watch.known_ids = frozenset(known)
         self._watch.hidden |= known.keys()
         header = Header(
@@ -162,7 +162,7 @@ class Campaign:
             seed=summary.seed,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        book = Book(self._options.out, header)
+        book = Book(self.options.out, header)
         book.resume(summary.findings)
         self._watch.hidden |= book.entries.keys()
         return book
@@ -176,13 +176,13 @@ class Campaign:
             "broken": staticmethod(watch.breaks),
             "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
         }
-        if self._options.focus:
-            body["subjects"] = self._options.focus
-        machine: type[MachineBase] = type("Campaign", (self._options.machine,), body)
+        if self.options.focus:
+            body["subjects"] = self.options.focus
+        machine: type[MachineBase] = type("Campaign", (self.options.machine,), body)
         return machine
 
     def _rounds(self, session: WatchedSession, book: Book) -> None:
-        options, watch = self._options, self._watch
+        options, watch = self.options, self._watch
         examples = options.out / "examples"
         database = DirectoryBasedExampleDatabase(examples) if options.seed is None else None
         steps = SIZES[options.profile].steps
@@ -217,7 +217,7 @@ class Campaign:
         timeout = watch.quick_timeout(self._lab.timeout) if hangs else self._lab.timeout
         locate = as_before(entry.finding, self._autopsy)
         at_end = entry.finding.operation == "end" or bool(entry.finding.symptom)
-        with self._lab.session(self._options.rules) as reused:
+        with self._lab.session(self.options.rules) as reused:
             reused.driver.timeout, reused.locate = timeout, locate
             seconds = min(CONFIRM_SECONDS, watch.grace)
             confirmed = confirm(
@@ -249,12 +249,12 @@ class Campaign:
     def _export(self, entry: Entry, folder: Path, rate: float) -> None:
         """Write the reproducers and the page beside the trace; what cannot be made is said so."""
         try:
-            rules = self._options.rules
+            rules = self.options.rules
             for line in export_finding(self._lab, entry.trace, folder, rules, rate):
                 self._note(f"    {line}")
         except (ExportError, InvalidOperationError) as error:
             self._note(f"    no reproducer: {error}")
-        page = draw(self._lab, entry.trace, self._options.rules)
+        page = draw(self._lab, entry.trace, self.options.rules)
         write_atomically(folder / "report.html", page)
 
     def _sensible(self, examples: Examples) -> bool:
@@ -271,7 +271,7 @@ class Campaign:
         return True
 
     def _play_fresh(self, timeout: float, locate: Locate, examples: Examples) -> Finding | None:
-        with self._lab.session(self._options.rules) as session:
+        with self._lab.session(self.options.rules) as session:
             session.driver.timeout, session.locate = timeout, locate
             session.explain = True
             return self._play(session, examples)
@@ -289,11 +289,11 @@ class Campaign:
         if isinstance(error, QbpropError):
             raise error
         if isinstance(error, OSError):
-            raise unwritable(self._options.out, error) from error
-        details = self._options.out / "error.txt"
+            raise unwritable(self.options.out, error) from error
+        details = self.options.out / "error.txt"
         details.write_text("".join(traceback.format_exception(error)), "utf-8")
         trace = Trace((*session.history, session.attempted))
-        write_trace(self._options.out / "error.jsonl", trace)
+        write_trace(self.options.out / "error.jsonl", trace)
         raise QbpropError(
             f"qbprop itself failed ({type(error).__name__}); please report it with {details} "
             "and the trace beside it"
@@ -311,7 +311,7 @@ class Campaign:
 
     def _describe(self) -> str:
         self._refresh()
-        return describe(self.summary, self._watch.activity, self._options.max_seconds)
+        return describe(self.summary, self._watch.activity, self.options.max_seconds)
 
     def _tick(self) -> None:
         self._progress.tick()
@@ -321,5 +321,5 @@ class Campaign:
     def _write(self) -> None:
         self._next_write = time.monotonic() + WRITE_SECONDS
         self._refresh()
-        self.summary.write(self._options.out)
+        self.summary.write(self.options.out)
         self._growth.note(self.summary)

@@ -147,7 +147,7 @@ class SharedCampaign:
         had = before.seconds if before else 0.0
         seconds = max(1.0, min(SHARE_SECONDS - had, self._left()))
         words = ["--max-time", f"{had + seconds:.0f}s", "--jobs", "1"]
-        words += ["--profile", self.options.profile]
+        words += ["--profile", self.options.profile, "--no-canary"]
         if self._qemu is not None:
             words += ["--qemu", self._qemu]
         if (examples := self._examples_left()) is not None:

@@ -40,13 +40,22 @@ class FindingRecord:
     known: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class CanaryRecord:
+    """Whether the mistake that was planted was found, how soon, and as what."""
+
+    found: bool
+    seconds: float
+    title: str
+
+
 @dataclass(kw_only=True)
 class Summary:
     """Everything in ``campaign.json``; later versions only add.
 
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
     number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
-    ``skipped`` says what is not tested, and why.
+    ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
     """
 
     qbprop: str
@@ -64,11 +73,17 @@ class Summary:
     request: Mapping[str, Any] = field(default_factory=dict)
     machine: str = ""
     skipped: list[str] = field(default_factory=list)
+    canary: CanaryRecord | None = None
 
     @property
     def new_findings(self) -> list[FindingRecord]:
         """The findings that no list of known findings has."""
         return [finding for finding in self.findings if not finding.known]
+
+    @property
+    def blind(self) -> bool:
+        """Whether a mistake that was planted was not found."""
+        return self.canary is not None and not self.canary.found
 
     @property
     def steps_per_second(self) -> float:
@@ -108,6 +123,7 @@ class Summary:
             "job_states": counts.job_state_table(),
             "cells": counts.cell_table(),
             "skipped": self.skipped,
+            "canary": self.canary and asdict(self.canary),
             "findings": [_finding(finding) for finding in self.findings],
         }
 
@@ -130,6 +146,7 @@ class Summary:
             request=record["request"],
             machine=record["machine"],
             skipped=record["skipped"],
+            canary=CanaryRecord(**record["canary"]) if record["canary"] else None,
         )
 
     @classmethod

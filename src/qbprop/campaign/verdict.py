@@ -4,10 +4,13 @@ from qbprop.campaign.summary import Summary
 
 
 def verdict(summary: Summary) -> str:
-    """New findings, whatever else; else why there may be none."""
+    """New findings, and whether they can be all; else why there may be none."""
     new = len(summary.new_findings)
+    found = f"{new} new finding{'s' * (new != 1)}"
+    if summary.blind:
+        return f"blind: a mistake that was planted was not found; {found}"
     if new:
-        return f"{new} new finding{'s' * (new != 1)}"
+        return found
     match summary.status:
         case "running":
             return "nothing new so far, and still running"

@@ -71,7 +71,9 @@ def render(
     return template("campaign.html").render(
         summary=summary,
         verdict=verdict(summary),
-        good=not summary.new_findings and summary.status in ("finished", "running"),
+        good=not summary.new_findings
+        and not summary.blind
+        and summary.status in ("finished", "running"),
         seconds=show_duration(summary.seconds),
         duration=show_duration,
         findings=[view for view in findings if not view.record.known],
