@@ -10,6 +10,7 @@ from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.profiles import OVERNIGHT, chosen_settings
 from qbprop.qemu.binaries import find_binaries
+from qbprop.streams import Stream
 
 
 @pytest.mark.skipif(
@@ -23,5 +24,5 @@ def test_a_planted_mistake_is_found(pytestconfig: pytest.Config) -> None:
             run_state_machine_as_test(machine, settings=few)
 
 
-def test_qemu_agrees_with_the_model() -> None:
-    run_state_machine_as_test(BlockMachine, settings=chosen_settings())
+def test_qemu_agrees_with_the_model(qbprop_stream: Stream) -> None:
+    qbprop_stream.search(BlockMachine)
