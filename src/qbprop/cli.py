@@ -113,6 +113,14 @@ def main() -> None:
     help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
 )
 @click.option(
+    "--database",
+    multiple=True,
+    metavar="PLACE",
+    help="Where to keep the examples that found something: a folder, or redis://HOST:PORT, which "
+    "many machines can share (qbprop[redis]); may be given again. With it they are read even "
+    "beside --seed. [default: OUT/examples]",
+)
+@click.option(
     "--canary/--no-canary",
     default=None,
     help="Whether to plant a mistake in the model first, which must be found within minutes. "
@@ -140,11 +148,13 @@ def fuzz(
     focus: str | None,
     known: Path | None,
     canary: bool | None,
+    database: tuple[str, ...],
     only_known: bool,
     as_json: bool,
 ) -> None:
     """Test a live QEMU with random operations, until the time is over."""
     from qbprop.campaign.canary import look_for_canary
+    from qbprop.campaign.database import absolute
     from qbprop.campaign.folder import held
     from qbprop.campaign.request import Request
     from qbprop.campaign.result import show_result
@@ -177,6 +187,7 @@ def fuzz(
         focus=subjects,
         known=str(known.absolute()) if known else None,
         canary=canary,
+        database=tuple(map(absolute, database)),
     )
     with reporting(Exit.UNUSABLE):
         if resume is not None:

@@ -63,6 +63,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "machine": "",
         "skipped": [],
         "canary": None,
+        "warnings": [],
         "guest_io": "nbd",
         "profile": "qbprop-dev",
         "jobs": 1,

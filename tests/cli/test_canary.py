@@ -95,5 +95,6 @@ def test_nights_have_one_by_default(options: dict[str, Any], wanted: bool) -> No
         "focus": (),
         "known": None,
         "canary": None,
+        "database": (),
     }
     assert Request(**usual | options).wants_canary is wanted

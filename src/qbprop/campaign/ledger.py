@@ -34,7 +34,7 @@ class Ledger:
         self._open()
         self._began: dict[int, float] = {}
         self._counted: list[int] = []
-        self._done = replace(summary, commands=0, statistics=Statistics(), findings=[])
+        self._done = replace(summary, commands=0, statistics=Statistics(), findings=[], warnings=[])
         if (self._shares / DONE).exists():
             record = json.loads((self._shares / DONE).read_text("utf-8"))
             self._counted = record["counted"]
@@ -96,6 +96,7 @@ class Ledger:
                 self._told(f"{word} {record.id}  {record.title}")
         done.statistics.add(share.statistics)
         done.commands += share.commands
+        done.warnings += share.warnings
         self._counted.append(number)
         text = json.dumps({"counted": self._counted, "summary": done.to_record()})
         write_atomically(self._shares / DONE, text + "\n")
@@ -135,9 +136,10 @@ class Ledger:
         done = self._done
         summary.commands, summary.statistics = done.commands, Statistics()
         summary.statistics.add(done.statistics)
-        summary.findings = list(done.findings)
+        summary.findings, summary.warnings = list(done.findings), list(done.warnings)
         for number, share in self._under_way().items():
             summary.commands += share.commands
+            summary.warnings += share.warnings
             summary.statistics.add(share.statistics)
             summary.findings = self._with_findings_of(summary.findings, number, share)
 

@@ -33,6 +33,7 @@ class Request:
     focus: tuple[str, ...]
     known: str | None
     canary: bool | None
+    database: tuple[str, ...]
 
     @property
     def wants_canary(self) -> bool:
@@ -78,6 +79,7 @@ class Request:
             stop_on_finding=self.stop_on_finding,
             known=self.known_findings(),
             focus=self.focus,
+            database=self.database,
             request=asdict(self),
         )
         if self.jobs == 1 and not (out / SHARES).exists():

@@ -77,6 +77,7 @@ def _figures(summary: Summary) -> Iterator[str]:
     )
     for heading, found in counts.reach_by_heading().items():
         yield f"{heading}: {', '.join(f'{what} {n:,}' for what, n in found.items())}"
+    yield from summary.warnings
     if summary.canary is not None:
         yield _canary(summary.canary)
     yield f"{new} new finding{'s' * (new != 1)}, {len(summary.findings) - new} known"

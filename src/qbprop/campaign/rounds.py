@@ -38,10 +38,11 @@ class Rounds:
 
         :raises KeyboardInterrupt: the user wants to stop.
         """
-        machine_test = get_state_machine_test(self.machine, settings=self._settings())
-        seeded = hypothesis.seed(derived_seed(self.seed, number))(machine_test)
+        # Around the test itself the decorator would switch the database off.
+        seeded = hypothesis.seed(derived_seed(self.seed, number))(self.machine)
+        machine_test = get_state_machine_test(seeded, settings=self._settings())
         try:
-            seeded()
+            machine_test()
         except (Halt, Finding, FlakyFailure):
             pass
         except Exception as error:

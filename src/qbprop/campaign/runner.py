@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.database import ExampleDatabase
 from rich.console import Console
 
 from qbprop.atomic import write_atomically
@@ -19,6 +19,7 @@ from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
+from qbprop.campaign.database import open_database
 from qbprop.campaign.folder import concluding, unwritable
 from qbprop.campaign.growth import Growth
 from qbprop.campaign.known import KnownFinding, known_ids
@@ -60,8 +61,9 @@ class Options:
 
     ``out`` is an empty folder, or that of a campaign that goes on; ``seed`` None picks one;
     ``rules`` None means the model as it is; ``machine`` is what chooses the operations; ``focus``
-    are the subjects that examples keep to, none for the usual mixture; ``request`` is what the
-    user asked for, for the record.
+    are the subjects that examples keep to, none for the usual mixture; ``database`` are the places
+    where examples are kept, ``out`` unless told or there is a seed; ``request`` is what the user
+    asked for, for the record.
     """
 
     out: Path
@@ -74,6 +76,7 @@ class Options:
     rules: Rules | None = None
     machine: type[MachineBase] = BlockMachine
     focus: tuple[str, ...] = ()
+    database: tuple[str, ...] = ()
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -183,8 +186,9 @@ class Campaign:
 
     def _rounds(self, session: WatchedSession, book: Book) -> None:
         options, watch = self.options, self._watch
-        examples = options.out / "examples"
-        database = DirectoryBasedExampleDatabase(examples) if options.seed is None else None
+        database: ExampleDatabase | None = None
+        if options.database or options.seed is None:
+            database = open_database(options.database, options.out, self._warn)
         steps = SIZES[options.profile].steps
         rounds = Rounds(self._machine(session, book), steps, self.summary.seed, database)
         self._confirm_all(book)
@@ -302,6 +306,10 @@ class Campaign:
     def _note(self, text: str) -> None:
         self._progress.note(text)
         self._next_write = 0.0
+
+    def _warn(self, text: str) -> None:
+        self.summary.warnings.append(text)
+        self._note(text)
 
     def _refresh(self) -> None:
         self.summary.seconds = self._watch.seconds

@@ -157,6 +157,8 @@ class SharedCampaign:
             words += ["--focus", ",".join(self.options.focus)]
         if self.options.stop_on_finding:
             words.append("--stop-on-finding")
+        for place in self.workers.databases(self.options):
+            words += ["--database", place]
         return Share(
             number=number,
             seed=derived_seed(self.summary.seed, number) % SEED_LIMIT,
@@ -203,7 +205,10 @@ class SharedCampaign:
         return describe(self.summary, text, self.options.max_seconds)
 
     def _write(self) -> None:
+        told = len(self.summary.warnings)
         self.refresh()
+        for warning in self.summary.warnings[told:]:
+            self._note(warning)
         self.summary.write(self.options.out)
         self._growth.note(self.summary)
 

@@ -56,6 +56,7 @@ class Summary:
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
     number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
     ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
+    ``warnings`` tell what went wrong around it.
     """
 
     qbprop: str
@@ -74,6 +75,7 @@ class Summary:
     machine: str = ""
     skipped: list[str] = field(default_factory=list)
     canary: CanaryRecord | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def new_findings(self) -> list[FindingRecord]:
@@ -123,6 +125,7 @@ class Summary:
             "job_states": counts.job_state_table(),
             "cells": counts.cell_table(),
             "skipped": self.skipped,
+            "warnings": self.warnings,
             "canary": self.canary and asdict(self.canary),
             "findings": [_finding(finding) for finding in self.findings],
         }
@@ -146,6 +149,7 @@ class Summary:
             request=record["request"],
             machine=record["machine"],
             skipped=record["skipped"],
+            warnings=record["warnings"],
             canary=CanaryRecord(**record["canary"]) if record["canary"] else None,
         )
 

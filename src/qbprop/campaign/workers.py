@@ -4,12 +4,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from qbprop.campaign.runner import Options
 
 KNOWN = "known.toml"
 CAMPAIGN = "campaign"
@@ -61,6 +64,12 @@ class LocalWorkers:
         """End all processes at once, and wait for that."""
         self.kill()
         self._pool.shutdown()
+
+    def databases(self, options: Options) -> Iterator[str]:
+        """Where shares keep examples: together, unless there is to be no database."""
+        if options.database or options.seed is None:
+            yield str((options.out / "examples").absolute())
+        yield from options.database
 
     def submit(self, share: Share, folder: Path) -> Future[Ended]:
         """Do a share in a folder, as soon as a worker is free."""
