@@ -85,6 +85,12 @@ def main() -> None:
     show_default=True,
     help="Workers, each with a QEMU of its own; as many as there are cores is good.",
 )
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask scheduler do it, such as tcp://HOST:8786 (qbprop[cluster]). "
+    "Each worker tests the QEMU that it finds; they may join and leave.",
+)
 @click.option("--stop-on-finding", is_flag=True, help="Stop at the first new finding.")
 @click.option(
     "--out",
@@ -141,6 +147,7 @@ def fuzz(
     max_examples: int | None,
     seed: int | None,
     jobs: int,
+    cluster: str | None,
     stop_on_finding: bool,
     out: Path | None,
     resume: Path | None,
@@ -182,6 +189,7 @@ def fuzz(
         max_examples=max_examples,
         seed=seed,
         jobs=jobs,
+        cluster=cluster,
         stop_on_finding=stop_on_finding,
         profile=profile,
         focus=subjects,

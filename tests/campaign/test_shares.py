@@ -26,7 +26,8 @@ COUNT, REPLY = count_finding().id, reply_finding().id
 def new_campaign(out: Path) -> SharedCampaign:
     options = Options(out=out, max_seconds=1000, seed=5)
     quiet = Console(quiet=True)
-    return SharedCampaign(Lab(find_binaries(None)), options, quiet, jobs=2, qemu=None, known=None)
+    lab = Lab(find_binaries(None))
+    return SharedCampaign(lab, options, quiet, workers=LocalWorkers(2), qemu=None, known=None)
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ def test_nights_have_one_by_default(options: dict[str, Any], wanted: bool) -> No
         "max_examples": None,
         "seed": None,
         "jobs": 1,
+        "cluster": None,
         "stop_on_finding": False,
         "profile": "qbprop-nightly",
         "focus": (),

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from qbprop.campaign.cluster import ClusterWorkers
 from qbprop.campaign.known import KnownFinding, read_known, shipped_known
 from qbprop.campaign.ledger import SHARES
 from qbprop.campaign.runner import Campaign, Options
 from qbprop.campaign.shares import SharedCampaign
 from qbprop.campaign.summary import Summary
+from qbprop.campaign.workers import LocalWorkers
 from qbprop.errors import EnvironmentProblem
 from qbprop.lab import Lab
 from qbprop.profiles import OVERNIGHT
@@ -32,8 +34,9 @@ class Request:
     profile: str
     focus: tuple[str, ...]
     known: str | None
-    canary: bool | None
-    database: tuple[str, ...]
+    canary: bool | None = None
+    database: tuple[str, ...] = ()
+    cluster: str | None = None
 
     @property
     def wants_canary(self) -> bool:
@@ -68,7 +71,7 @@ class Request:
     def campaign(self, lab: Lab, out: Path, console: Console) -> Campaign | SharedCampaign:
         """The campaign in a folder, new or to go on; it needs only be run.
 
-        :raises EnvironmentProblem: as :meth:`known_findings`.
+        :raises EnvironmentProblem: as :meth:`known_findings`; or there is no such cluster.
         """
         options = Options(
             out=out,
@@ -82,13 +85,13 @@ class Request:
             database=self.database,
             request=asdict(self),
         )
-        if self.jobs == 1 and not (out / SHARES).exists():
+        if self.jobs == 1 and self.cluster is None and not (out / SHARES).exists():
             return Campaign(lab, options, console)
         return SharedCampaign(
             lab,
             options,
             console,
-            jobs=self.jobs,
+            workers=ClusterWorkers(self.cluster) if self.cluster else LocalWorkers(self.jobs),
             qemu=self.qemu,
             known=Path(self.known) if self.known else None,
         )

@@ -7,6 +7,7 @@ is all that is taken from it; one whose process dies goes on where it was.
 
 import json
 import time
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from qbprop.campaign.runner import SEED_LIMIT, Options, open_summary, tell_qemu
 from qbprop.campaign.signals import stopped_by_signals
 from qbprop.campaign.summary import FindingRecord, Summary
 from qbprop.campaign.watch import GRACE_SECONDS
-from qbprop.campaign.workers import LOG, Ended, LocalWorkers, Share
+from qbprop.campaign.workers import Ended, Share, Workers
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.lab import Lab
 
@@ -46,7 +47,7 @@ ATTEMPTS = 3
 
 
 class SharedCampaign:
-    """A campaign by ``jobs`` workers on this machine; ``qemu`` is the user's option."""
+    """A campaign by workers, here or elsewhere; ``qemu`` and ``known`` are the user's options."""
 
     def __init__(
         self,
@@ -54,19 +55,18 @@ class SharedCampaign:
         options: Options,
         console: Console,
         *,
-        jobs: int,
+        workers: Workers,
         qemu: str | None,
         known: Path | None,
     ) -> None:
         self._lab = lab
         self.options = options
         self._console = console
-        self._jobs = jobs
         self._qemu = qemu
         self._known = known.read_text("utf-8") if known else ""
-        self.workers = LocalWorkers(jobs)
+        self.workers = workers
         self._progress: Progress = SilentProgress()
-        self.summary = open_summary(options, jobs=jobs)
+        self.summary = open_summary(options, jobs=workers.places)
         self._start = time.monotonic() - self.summary.seconds
         self._growth = Growth(options.out, options.max_seconds)
         self.ledger = Ledger(options.out, self.summary, self._note)
@@ -100,14 +100,13 @@ class SharedCampaign:
     def _run(self) -> None:
         stop_at: float | None = None
         while True:
-            while len(self._under_way) < self._jobs and self._goes_on():
+            while len(self._under_way) < self.workers.places and self._goes_on():
                 self._begin(
                     self._unfinished.pop(0) if self._unfinished else self.ledger.next_number()
                 )
-            if not self._under_way:
+            if not self._under_way and not self._goes_on():
                 return
-            done, _ = wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED)
-            for future in done:
+            for future in self._wait():
                 del self._under_way[future]
                 self.end(future.result())
             now = time.monotonic()
@@ -115,8 +114,15 @@ class SharedCampaign:
                 stop_at = stop_at or now + STOP_SECONDS
                 if now >= stop_at:
                     self.workers.kill()
+            self.workers.pulse()
             self._write()
             self._progress.tick()
+
+    def _wait(self) -> Iterable[Future[Ended]]:
+        """The shares that end within a moment."""
+        if not self._under_way:
+            time.sleep(POLL_SECONDS)
+        return wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED).done
 
     def _goes_on(self) -> bool:
         """Whether another share may begin; what one found that was cut short is worth its end."""
@@ -152,7 +158,10 @@ class SharedCampaign:
             words += ["--qemu", self._qemu]
         if (examples := self._examples_left()) is not None:
             its = before.statistics.examples if before else 0
-            words += ["--max-examples", str(its + max(1, -(-examples // self._jobs)))]
+            words += [
+                "--max-examples",
+                str(its + max(1, -(-examples // max(1, self.workers.places)))),
+            ]
         if self.options.focus:
             words += ["--focus", ",".join(self.options.focus)]
         if self.options.stop_on_finding:
@@ -186,8 +195,8 @@ class SharedCampaign:
         self._died[number] = self._died.get(number, 0) + 1
         if self._died[number] == ATTEMPTS:
             raise QbpropError(
-                f"share {number} died {ATTEMPTS} times (exit code {ended.code}); what it said is "
-                f"in {self.ledger.folder(number).with_name(LOG)}"
+                f"share {number} died {ATTEMPTS} times (exit code {ended.code}), and said last: "
+                f"{ended.said or 'nothing'}"
             )
         self._note(f"a worker died (exit code {ended.code}); another goes on with its share")
         self._begin(number)
@@ -201,7 +210,7 @@ class SharedCampaign:
         self._progress.note(text)
 
     def _describe(self) -> str:
-        text = f"{len(self._under_way)} of {self._jobs} workers"
+        text = f"{len(self._under_way)} of {self.workers.places} workers"
         return describe(self.summary, text, self.options.max_seconds)
 
     def _write(self) -> None:

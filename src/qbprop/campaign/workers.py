@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from qbprop.campaign.runner import Options
 
@@ -43,10 +43,47 @@ class Ended:
     said: str
 
 
+class Workers(Protocol):
+    """Whoever does the shares of a campaign; ``stopping`` once they are asked to end."""
+
+    stopping: bool
+
+    def __enter__(self) -> Self:
+        """The workers themselves."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End all shares."""
+
+    @property
+    def places(self) -> int:
+        """How many shares can be under way."""
+
+    def databases(self, options: Options) -> Iterator[str]:
+        """Where shares keep examples."""
+
+    def submit(self, share: Share, folder: Path) -> Future[Ended]:
+        """Do a share, which leaves its campaign directory in a folder."""
+
+    def pulse(self) -> None:
+        """Give a sign of life; called often."""
+
+    def stop(self) -> None:
+        """Ask all shares to end in order."""
+
+    def kill(self) -> None:
+        """End all shares at once."""
+
+
 class LocalWorkers:
     """Does shares on this machine, each by a process."""
 
     def __init__(self, jobs: int) -> None:
+        self.places = jobs
         self._pool = ThreadPoolExecutor(jobs)
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.stopping = False
@@ -85,6 +122,9 @@ class LocalWorkers:
         code = finish(process, share.seconds)
         del self.running[share.number]
         return Ended(share, code, last_line(folder))
+
+    def pulse(self) -> None:
+        """Nothing: processes end with the one that started them."""
 
     def stop(self) -> None:
         """Ask all shares to end in order, once: to be asked twice ends a share at once."""
