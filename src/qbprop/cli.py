@@ -14,6 +14,7 @@ from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
 from qbprop.cli_base import QEMU, QEMUS, Exit, fail, reporting
+from qbprop.cli_corpus import show_corpus
 from qbprop.cli_export import export
 from qbprop.cli_known import show_known
 from qbprop.cli_report import report
@@ -231,6 +232,9 @@ def fuzz(
       qbprop replay qbprop-runs/.../findings/ID/trace.jsonl
       git bisect run qbprop replay --qemu build trace.jsonl
       qbprop replay trace.jsonl --qemu ~/qemu-7.2/build --qemu ~/qemu-9.0/build
+      qbprop replay qbprop-runs/... --qemu ~/qemu-9.0/build        all that a campaign reached
+
+    With a folder, each of its traces is performed: those of a campaign's corpus, if it is one's.
 
     The list of known findings does not matter here.
 
@@ -240,7 +244,7 @@ def fuzz(
     options.
     """
 )
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", metavar="TRACE|DIR", type=click.Path(path_type=Path))
 @QEMUS
 @click.option("--any", "any_finding", is_flag=True, help="Exit with 1 at any disagreement.")
 @click.option(
@@ -257,6 +261,8 @@ def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: b
     from qbprop_model.operations import InvalidOperationError
 
     with reporting(Exit.UNTESTABLE):
+        if trace.is_dir():
+            show_corpus(trace, qemus or (None,))
         wanted = read_trace(trace)
         if len(qemus) > 1:
             verdicts = []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qbprop.campaign.corpus import CORPUS
 from qbprop.campaign.summary import Summary
 from qbprop.errors import EnvironmentProblem
 from qbprop.report.campaign import write_report
@@ -45,7 +46,7 @@ def _lock(folder: int, out: Path) -> None:
 def _sweep(out: Path) -> None:
     """Remove files and folders that were not finished: their names begin with a dot."""
     findings = out / "findings"
-    for place in (out, findings, *findings.glob("[!.]*")):
+    for place in (out, out / CORPUS, findings, *findings.glob("[!.]*")):
         for leftover in place.glob(".*"):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qbprop.atomic import write_atomically
+from qbprop.campaign.corpus import CORPUS, add_corpus
 from qbprop.campaign.statistics import Statistics
 from qbprop.campaign.summary import FindingRecord, Summary
 
@@ -53,7 +54,7 @@ class Ledger:
             first = fresh / "0" / "campaign"
             first.mkdir(parents=True)
             shutil.copy(self._out / "campaign.json", first)
-            for name in ("findings", "examples"):
+            for name in ("findings", "examples", CORPUS):
                 if (self._out / name).exists():
                     shutil.copytree(self._out / name, first / name)
         fresh.rename(self._shares)
@@ -103,11 +104,12 @@ class Ledger:
         shutil.rmtree(self._shares / str(number), ignore_errors=True)
 
     def keep(self, number: int) -> None:
-        """Copy the findings of a share to those of the campaign, where they tell more.
+        """Copy findings and corpus of a share to those of the campaign, where they tell more.
 
         :raises OSError: they cannot be written.
         """
         share = Summary.read(self.folder(number))
+        add_corpus(self.folder(number), self._out)
         known = {record.id: record for record in self._done.findings}
         for record in share.findings if share else ():
             if _worth(record) > _worth(known.get(record.id)):

@@ -19,6 +19,7 @@ from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
+from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.database import open_database
 from qbprop.campaign.folder import concluding, unwritable
 from qbprop.campaign.growth import Growth
@@ -165,6 +166,7 @@ class Campaign:
             seed=summary.seed,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+        self._watch.corpus = Corpus(self.options.out, header)
         book = Book(self.options.out, header)
         book.resume(summary.findings)
         self._watch.hidden |= book.entries.keys()
