@@ -22,6 +22,9 @@ from qbprop.cli_status import status
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
 from qbprop.version import VERSION
 
+UNLIMITED_SECONDS = 7 * 24 * 3600.0
+"""Longest time of an exhaustive campaign that is given none."""
+
 
 def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
     """Seconds, from an option such as 60s, 10m or 8h."""
@@ -87,6 +90,12 @@ def main() -> None:
     help="Workers, each with a QEMU of its own; as many as there are cores is good.",
 )
 @click.option(
+    "--exhaustive",
+    is_flag=True,
+    help="Perform every sequence of up to four operations over a small world, instead of random "
+    "ones; until all are done unless --max-time is given.",
+)
+@click.option(
     "--cluster",
     metavar="ADDRESS",
     help="Let the workers of a Dask scheduler do it, such as tcp://HOST:8786 (qbprop[cluster]). "
@@ -148,6 +157,7 @@ def fuzz(
     max_examples: int | None,
     seed: int | None,
     jobs: int,
+    exhaustive: bool,
     cluster: str | None,
     stop_on_finding: bool,
     out: Path | None,
@@ -184,6 +194,11 @@ def fuzz(
             )
     if resume is not None and (out is not None or seed is not None):
         raise click.UsageError("a campaign that goes on keeps its --out and its --seed")
+    if exhaustive:
+        if jobs > 1 or cluster or focus:
+            raise click.UsageError("--exhaustive takes one worker, and no --focus")
+        if context.get_parameter_source("max_time") is ParameterSource.DEFAULT:
+            max_time = UNLIMITED_SECONDS
     request = Request(
         qemu=qemu,
         max_time=max_time,
@@ -191,6 +206,7 @@ def fuzz(
         seed=seed,
         jobs=jobs,
         cluster=cluster,
+        exhaustive=exhaustive,
         stop_on_finding=stop_on_finding,
         profile=profile,
         focus=subjects,

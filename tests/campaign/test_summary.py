@@ -64,6 +64,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "skipped": [],
         "canary": None,
         "warnings": [],
+        "sequences": None,
         "guest_io": "nbd",
         "profile": "qbprop-dev",
         "jobs": 1,

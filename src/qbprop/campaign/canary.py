@@ -63,6 +63,7 @@ def look_for_canary(campaign: Planted, lab: Lab, console: Console) -> None:
             max_examples=None,
             seed=summary.seed,
             stop_on_finding=True,
+            exhaustive=False,
             known=known,
         )
         try:

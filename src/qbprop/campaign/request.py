@@ -37,6 +37,7 @@ class Request:
     canary: bool | None = None
     database: tuple[str, ...] = ()
     cluster: str | None = None
+    exhaustive: bool = False
 
     @property
     def wants_canary(self) -> bool:
@@ -83,6 +84,7 @@ class Request:
             known=self.known_findings(),
             focus=self.focus,
             database=self.database,
+            exhaustive=self.exhaustive,
             request=asdict(self),
         )
         if self.jobs == 1 and self.cluster is None and not (out / SHARES).exists():

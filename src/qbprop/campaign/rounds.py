@@ -9,6 +9,7 @@ from hypothesis.database import ExampleDatabase
 from hypothesis.errors import Flaky, FlakyFailure
 from hypothesis.stateful import get_state_machine_test
 
+from qbprop.campaign.summary import Summary
 from qbprop.campaign.watch import Halt, Interrupted, Watch
 from qbprop.findings import Finding
 from qbprop.machine.core import MachineBase
@@ -68,6 +69,24 @@ class Rounds:
             verbosity=Verbosity.quiet,
             backend="hypothesis",
         )
+
+
+class RandomSearch:
+    """One round after the other; ``summary`` tells which were begun."""
+
+    over = False
+
+    def __init__(self, rounds: Rounds, summary: Summary) -> None:
+        self._rounds = rounds
+        self._summary = summary
+
+    def run(self, watch: Watch) -> None:
+        """Run the next round.
+
+        :raises KeyboardInterrupt: the user wants to stop.
+        """
+        self._summary.rounds += 1
+        self._rounds.run(self._summary.rounds - 1, watch)
 
 
 def derived_seed(seed: int, number: int) -> int:

@@ -21,12 +21,13 @@ from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
 from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.database import open_database
+from qbprop.campaign.exhaustive import Exhaustive
 from qbprop.campaign.folder import concluding, unwritable
 from qbprop.campaign.growth import Growth
 from qbprop.campaign.known import KnownFinding, known_ids
 from qbprop.campaign.machine import describe_machine
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
-from qbprop.campaign.rounds import Rounds
+from qbprop.campaign.rounds import RandomSearch, Rounds
 from qbprop.campaign.signals import stopped_by_signals
 from qbprop.campaign.skipped import skipped
 from qbprop.campaign.summary import QemuRecord, Summary
@@ -63,8 +64,8 @@ class Options:
     ``out`` is an empty folder, or that of a campaign that goes on; ``seed`` None picks one;
     ``rules`` None means the model as it is; ``machine`` is what chooses the operations; ``focus``
     are the subjects that examples keep to, none for the usual mixture; ``database`` are the places
-    where examples are kept, ``out`` unless told or there is a seed; ``request`` is what the user
-    asked for, for the record.
+    where examples are kept, ``out`` unless told or there is a seed; with ``exhaustive`` all short
+    sequences are performed instead; ``request`` is what the user asked for, for the record.
     """
 
     out: Path
@@ -78,6 +79,7 @@ class Options:
     machine: type[MachineBase] = BlockMachine
     focus: tuple[str, ...] = ()
     database: tuple[str, ...] = ()
+    exhaustive: bool = False
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -187,24 +189,30 @@ class Campaign:
         return machine
 
     def _rounds(self, session: WatchedSession, book: Book) -> None:
-        options, watch = self.options, self._watch
-        database: ExampleDatabase | None = None
-        if options.database or options.seed is None:
-            database = open_database(options.database, options.out, self._warn)
-        steps = SIZES[options.profile].steps
-        rounds = Rounds(self._machine(session, book), steps, self.summary.seed, database)
+        watch = self._watch
+        search = self._search(session, book)
         self._confirm_all(book)
-        while not watch.exhausted:
-            self.summary.rounds += 1
-            rounds.run(self.summary.rounds - 1, watch)
+        while not watch.exhausted and not search.over:
+            search.run(watch)
             self._stop_if_broken(session)
             found = watch.target
             watch.next_round(session.driver, self._lab.timeout)
             if found is not None:
                 self._confirm(book, book.entries[found])
-                if options.stop_on_finding:
+                if self.options.stop_on_finding:
                     break
         self._confirm_all(book)
+
+    def _search(self, session: WatchedSession, book: Book) -> RandomSearch | Exhaustive:
+        options, summary = self.options, self.summary
+        if options.exhaustive:
+            return Exhaustive(session, book, summary)
+        database: ExampleDatabase | None = None
+        if options.database or options.seed is None:
+            database = open_database(options.database, options.out, self._warn)
+        steps = SIZES[options.profile].steps
+        rounds = Rounds(self._machine(session, book), steps, summary.seed, database)
+        return RandomSearch(rounds, summary)
 
     def _confirm_all(self, book: Book) -> None:
         """Confirm what was met beside another finding, or before the campaign was killed."""

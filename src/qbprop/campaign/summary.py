@@ -50,13 +50,28 @@ class CanaryRecord:
 
 
 @dataclass(kw_only=True)
+class SequencesRecord:
+    """How far an exhaustive search is.
+
+    There are ``all`` sequences of up to ``length`` operations; the ``longest`` of them begin
+    with the others. Of these so many are ``done``, with ``unjudged`` that the model cannot judge.
+    """
+
+    length: int
+    all: int
+    longest: int
+    done: int = 0
+    unjudged: int = 0
+
+
+@dataclass(kw_only=True)
 class Summary:
     """Everything in ``campaign.json``; later versions only add.
 
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
     number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
     ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
-    ``warnings`` tell what went wrong around it.
+    ``warnings`` tell what went wrong around it; ``sequences`` how far an exhaustive search is.
     """
 
     qbprop: str
@@ -76,6 +91,7 @@ class Summary:
     skipped: list[str] = field(default_factory=list)
     canary: CanaryRecord | None = None
     warnings: list[str] = field(default_factory=list)
+    sequences: SequencesRecord | None = None
 
     @property
     def new_findings(self) -> list[FindingRecord]:
@@ -126,6 +142,7 @@ class Summary:
             "cells": counts.cell_table(),
             "skipped": self.skipped,
             "warnings": self.warnings,
+            "sequences": self.sequences and asdict(self.sequences),
             "canary": self.canary and asdict(self.canary),
             "findings": [_finding(finding) for finding in self.findings],
         }
@@ -150,6 +167,7 @@ class Summary:
             machine=record["machine"],
             skipped=record["skipped"],
             warnings=record["warnings"],
+            sequences=SequencesRecord(**record["sequences"]) if record["sequences"] else None,
             canary=CanaryRecord(**record["canary"]) if record["canary"] else None,
         )
 
