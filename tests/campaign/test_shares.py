@@ -1,8 +1,11 @@
 """What a campaign of several workers takes from their shares."""
 
 import signal
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 from unittest import mock
 
 import pytest
@@ -14,7 +17,7 @@ from qbprop.campaign.certificate import Certificate
 from qbprop.campaign.runner import Options
 from qbprop.campaign.shares import SharedCampaign
 from qbprop.campaign.summary import Summary
-from qbprop.campaign.workers import Ended, LocalWorkers
+from qbprop.campaign.workers import Ended, LocalWorkers, Share
 from qbprop.errors import QbpropError
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
@@ -23,8 +26,9 @@ from qbprop.trace import Header, read_trace
 COUNT, REPLY = count_finding().id, reply_finding().id
 
 
-def new_campaign(out: Path) -> SharedCampaign:
-    options = Options(out=out, max_seconds=1000, seed=5)
+def new_campaign(out: Path, seed: int | None = 5) -> SharedCampaign:
+    out.mkdir(exist_ok=True)
+    options = Options(out=out, max_seconds=1000, seed=seed)
     quiet = Console(quiet=True)
     lab = Lab(find_binaries(None))
     return SharedCampaign(lab, options, quiet, workers=LocalWorkers(2), qemu=None, known=None)
@@ -153,6 +157,79 @@ def test_a_worker_that_died_is_replaced_a_few_times(shared: SharedCampaign) -> N
         assert submit.call_count == 2
         with pytest.raises(QbpropError, match="died 3 times"):
             end(shared, 0, summary, book, code=-9)
+
+
+def test_one_share_in_three_keeps_to_what_has_promised_most(tmp_path: Path) -> None:
+    shared = new_campaign(tmp_path, seed=None)
+
+    def focus(number: int) -> str | None:
+        words = shared.share(number).words
+        return words[words.index("--focus") + 1] if "--focus" in words else None
+
+    def share(number: int, subject: str, *cells: str) -> None:
+        summary, book = a_share(shared, number, began=0.0)
+        summary.request = {"focus": [subject]}
+        summary.statistics.cells.update((name, "none", "ok") for name in cells)
+        end(shared, number, summary, book)
+
+    assert [focus(number) for number in range(6)] == [None, None, "jobs", None, None, "jobs"]
+    share(2, "jobs", "flush", "write")
+    share(5, "layers", "flush", "write")
+    assert focus(8) == "jobs"
+    for number in (8, 11):
+        share(number, "jobs", "flush")
+    assert focus(14) == "bitmaps"
+    shared = new_campaign(tmp_path, seed=None)
+    assert focus(14) == "bitmaps"
+    assert "--focus" not in new_campaign(tmp_path / "seeded").share(2).words
+
+
+class Silent:
+    """Workers that never answer, until they are killed."""
+
+    places = 1
+    stopping = False
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Share, Future[Ended]]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def databases(self, _: Options) -> Iterator[str]:
+        return iter(())
+
+    def submit(self, share: Share, _: Path) -> Future[Ended]:
+        self.given.append((share, Future()))
+        return self.given[-1][1]
+
+    def pulse(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def kill(self) -> None:
+        for share, future in self.given:
+            if not future.done():
+                future.set_result(Ended(share, -9, "lost"))
+
+
+def test_lost_workers_are_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRACE_SECONDS", "SLACK_SECONDS", "STOP_SECONDS", "LEAST_SECONDS"):
+        monkeypatch.setattr(f"qbprop.campaign.shares.{name}", 0.0)
+    workers = Silent()
+    lab, options = Lab(find_binaries(None)), Options(out=tmp_path, max_seconds=2.0)
+    quiet = Console(quiet=True)
+    shared = SharedCampaign(lab, options, quiet, workers=workers, qemu=None, known=None)
+    assert shared.run().status == "finished"
+    assert len(workers.given) == 1
+    assert workers.stopping
 
 
 def test_a_share_is_asked_to_end_only_once() -> None:

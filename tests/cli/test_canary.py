@@ -59,7 +59,7 @@ def test_what_is_wrong_without_it_too_is_no_canary(
         def covered(self, granularity: int, offset: int, length: int) -> slice:
             return slice(0, 0)
 
-    monkeypatch.setattr("qbprop.campaign.canary.CANARY_SECONDS", 3.0)
+    monkeypatch.setattr("qbprop.campaign.canary.CANARY_SECONDS", 1.5)
     monkeypatch.setattr("qbprop.session.Rules", ForgetsAll)
     monkeypatch.setattr("qbprop.campaign.canary.Canary", ForgetsAll)
     done = qbprop("fuzz", *FEW, "--max-examples", "15", "--canary", "--out", tmp_path)

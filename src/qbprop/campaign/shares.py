@@ -26,6 +26,7 @@ from qbprop.campaign.watch import GRACE_SECONDS
 from qbprop.campaign.workers import Ended, Share, Workers
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.lab import Lab
+from qbprop.machine import SUBJECTS
 
 SHARE_SECONDS = 120.0
 """Longest time of one share: what it found is known to the next ones."""
@@ -38,6 +39,9 @@ POLL_SECONDS = 0.5
 
 SLACK_SECONDS = 120.0
 """A share that ends so much later than it may hangs, and is killed."""
+
+FOCUS_EVERY = 3
+"""One share in so many keeps to one subject, unless there is a seed: then nothing adapts."""
 
 STOP_SECONDS = 20.0
 """Longest time from the wish to stop to the end of a share."""
@@ -66,7 +70,8 @@ class SharedCampaign:
         self._known = known.read_text("utf-8") if known else ""
         self.workers = workers
         self._progress: Progress = SilentProgress()
-        self.summary = open_summary(options, jobs=workers.places)
+        self._places = workers.places
+        self.summary = open_summary(options, jobs=self._places)
         self._start = time.monotonic() - self.summary.seconds
         self._growth = Growth(options.out, options.max_seconds)
         self.ledger = Ledger(options.out, self.summary, self._note)
@@ -100,7 +105,8 @@ class SharedCampaign:
     def _run(self) -> None:
         stop_at: float | None = None
         while True:
-            while len(self._under_way) < self.workers.places and self._goes_on():
+            self._places = self.workers.places
+            while len(self._under_way) < self._places and self._goes_on():
                 self._begin(
                     self._unfinished.pop(0) if self._unfinished else self.ledger.next_number()
                 )
@@ -109,6 +115,9 @@ class SharedCampaign:
             for future in self._wait():
                 del self._under_way[future]
                 self.end(future.result())
+            if self._left() < -(GRACE_SECONDS + SLACK_SECONDS) and not self.workers.stopping:
+                self._note(f"{len(self._under_way)} shares are lost with their workers")
+                self.workers.stop()
             now = time.monotonic()
             if self.workers.stopping:
                 stop_at = stop_at or now + STOP_SECONDS
@@ -158,12 +167,10 @@ class SharedCampaign:
             words += ["--qemu", self._qemu]
         if (examples := self._examples_left()) is not None:
             its = before.statistics.examples if before else 0
-            words += [
-                "--max-examples",
-                str(its + max(1, -(-examples // max(1, self.workers.places)))),
-            ]
-        if self.options.focus:
-            words += ["--focus", ",".join(self.options.focus)]
+            part = -(-examples // max(1, self._places))
+            words += ["--max-examples", str(its + max(1, part))]
+        if focus := self._focus(number):
+            words += ["--focus", ",".join(focus)]
         if self.options.stop_on_finding:
             words.append("--stop-on-finding")
         for place in self.workers.databases(self.options):
@@ -175,6 +182,13 @@ class SharedCampaign:
             known=self._known + "".join(map(_known, self.ledger.known)),
             seconds=seconds + GRACE_SECONDS + SLACK_SECONDS,
         )
+
+    def _focus(self, number: int) -> tuple[str, ...]:
+        """What a share keeps to: as asked; else one in a few to what has promised most so far."""
+        options = self.options
+        if options.focus or options.seed is not None or number % FOCUS_EVERY != FOCUS_EVERY - 1:
+            return options.focus
+        return (self.ledger.most_promising(SUBJECTS),)
 
     def end(self, ended: Ended) -> None:
         """Take over what a share leaves behind; let it go on when its process died."""
@@ -210,7 +224,7 @@ class SharedCampaign:
         self._progress.note(text)
 
     def _describe(self) -> str:
-        text = f"{len(self._under_way)} of {self.workers.places} workers"
+        text = f"{len(self._under_way)} of {self._places} workers"
         return describe(self.summary, text, self.options.max_seconds)
 
     def _write(self) -> None:
