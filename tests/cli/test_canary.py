@@ -1,14 +1,16 @@
 """Campaigns with a mistake planted in the model."""
 
 import json
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.campaign.machines import SmallMachine
-from tests.cli.run import qbprop
+from tests.cli.run import qbprop, start_qbprop
 from tests.cli.test_jobs import record
+from tests.cli.test_signals import wait_until
 
 from qbprop.campaign.request import Request
 from qbprop.campaign.runner import Options
@@ -69,6 +71,18 @@ def test_what_is_wrong_without_it_too_is_no_canary(
 
 def test_several_workers_look_for_it_once(tmp_path: Path) -> None:
     done = qbprop("fuzz", *FEW, "--jobs", "2", "--canary", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path)["canary"]["found"]
+
+
+def test_it_can_be_interrupted_and_is_then_looked_for_again(tmp_path: Path) -> None:
+    with start_qbprop("fuzz", "--canary", "--out", tmp_path, "--max-examples", "3") as process:
+        wait_until((tmp_path / "canary" / "campaign.json").exists)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert (record(tmp_path)["status"], record(tmp_path)["canary"]) == ("interrupted", None)
+    done = qbprop("fuzz", "--resume", tmp_path)
     assert done.returncode == 0, done.stderr
     assert record(tmp_path)["canary"]["found"]
 
