@@ -19,6 +19,7 @@ fuzz: ready ## one minute of testing against a live QEMU (ARGS="--seed 1")
 
 .PHONY: test
 test: lint ## lint, then every test (ARGS="-k bitmap")
+	@scripts/bootstrap redis-server
 	$(PYTHON) -m pytest $(ARGS)
 
 .PHONY: test-report

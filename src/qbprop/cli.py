@@ -3,20 +3,27 @@
 import json
 import os
 import sys
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
 from qbprop.cli_base import QEMU, QEMUS, Exit, fail, reporting
+from qbprop.cli_corpus import show_corpus
 from qbprop.cli_export import export
 from qbprop.cli_known import show_known
 from qbprop.cli_report import report
 from qbprop.cli_status import status
 from qbprop.errors import EnvironmentProblem, QbpropError, TraceError
 from qbprop.version import VERSION
+
+UNLIMITED_SECONDS = 7 * 24 * 3600.0
+"""Longest time of an exhaustive campaign that is given none."""
 
 
 def duration(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -46,6 +53,7 @@ def main() -> None:
     Examples:
       qbprop fuzz --qemu ~/src/qemu/build --max-time 10m
       qbprop fuzz --jobs 4 --max-time 8h           a night on four cores
+      qbprop fuzz --resume qbprop-runs/2026-...    go on where a campaign was, even if it was killed
       qbprop fuzz --seed 7 --max-examples 500      the same examples each time
       qbprop fuzz --json 2>progress.log | jq .findings
 
@@ -55,8 +63,8 @@ def main() -> None:
     Images are put on a tmpfs where there is one with room; TMPDIR chooses another place.
 
     \b
-    Exit codes: 0 nothing new was found, 1 something was, 2 wrong usage or environment,
-    130 interrupted.
+    Exit codes: 0 nothing new was found, 1 something was, 2 wrong usage or environment, 3 blind:
+    nothing was found, and neither was the mistake that was planted, 130 interrupted.
     """
 )
 @QEMU
@@ -81,11 +89,30 @@ def main() -> None:
     show_default=True,
     help="Workers, each with a QEMU of its own; as many as there are cores is good.",
 )
+@click.option(
+    "--exhaustive",
+    is_flag=True,
+    help="Perform every sequence of up to four operations over a small world, instead of random "
+    "ones; until all are done unless --max-time is given.",
+)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Let the workers of a Dask scheduler do it, such as tcp://HOST:8786 (qbprop[cluster]). "
+    "Each worker tests the QEMU that it finds; they may join and leave.",
+)
 @click.option("--stop-on-finding", is_flag=True, help="Stop at the first new finding.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="An empty or new folder for what is found. [default: a dated one under qbprop-runs/]",
+)
+@click.option(
+    "--resume",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Go on with the campaign in this folder (its --out), with the options it had; those that "
+    "are given besides count instead of them.",
 )
 @click.option(
     "--profile", metavar="NAME", help="Steps of an example as in this Hypothesis profile."
@@ -102,31 +129,53 @@ def main() -> None:
     help="A TOML list of findings that are known and fail nothing, besides the shipped one.",
 )
 @click.option(
+    "--database",
+    multiple=True,
+    metavar="PLACE",
+    help="Where to keep the examples that found something: a folder, or redis://HOST:PORT, which "
+    "many machines can share (qbprop[redis]); may be given again. With it they are read even "
+    "beside --seed. [default: OUT/examples]",
+)
+@click.option(
+    "--canary/--no-canary",
+    default=None,
+    help="Whether to plant a mistake in the model first, which must be found within minutes. "
+    "[default: yes from one hour on, and in the profile qbprop-overnight]",
+)
+@click.option(
     "--only-known",
     is_flag=True,
     help="Do not test: try each known finding, and say which are fixed in this QEMU.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
+@click.pass_context
 def fuzz(
+    context: click.Context,
     *,
     qemu: str | None,
     max_time: float,
     max_examples: int | None,
     seed: int | None,
     jobs: int,
+    exhaustive: bool,
+    cluster: str | None,
     stop_on_finding: bool,
     out: Path | None,
+    resume: Path | None,
     profile: str | None,
     focus: str | None,
     known: Path | None,
+    canary: bool | None,
+    database: tuple[str, ...],
     only_known: bool,
     as_json: bool,
 ) -> None:
     """Test a live QEMU with random operations, until the time is over."""
-    from qbprop.campaign.known import read_known, shipped_known
+    from qbprop.campaign.canary import look_for_canary
+    from qbprop.campaign.database import absolute
+    from qbprop.campaign.folder import held
+    from qbprop.campaign.request import Request
     from qbprop.campaign.result import show_result
-    from qbprop.campaign.runner import Campaign, Options
-    from qbprop.campaign.shares import SharedCampaign
     from qbprop.lab import Lab
     from qbprop.machine import SUBJECTS
     from qbprop.profiles import DEFAULT_PROFILE, SIZES
@@ -143,38 +192,53 @@ def fuzz(
             raise click.BadParameter(
                 f"{subject!r} is none of {', '.join(SUBJECTS)}", param_hint="'--focus'"
             )
+    if resume is not None and (out is not None or seed is not None):
+        raise click.UsageError("a campaign that goes on keeps its --out and its --seed")
+    if exhaustive:
+        if jobs > 1 or cluster or focus:
+            raise click.UsageError("--exhaustive takes one worker, and no --focus")
+        if context.get_parameter_source("max_time") is ParameterSource.DEFAULT:
+            max_time = UNLIMITED_SECONDS
+    request = Request(
+        qemu=qemu,
+        max_time=max_time,
+        max_examples=max_examples,
+        seed=seed,
+        jobs=jobs,
+        cluster=cluster,
+        exhaustive=exhaustive,
+        stop_on_finding=stop_on_finding,
+        profile=profile,
+        focus=subjects,
+        known=str(known.absolute()) if known else None,
+        canary=canary,
+        database=tuple(map(absolute, database)),
+    )
     with reporting(Exit.UNUSABLE):
-        lab = Lab(find_binaries(qemu))
-        entries = shipped_known() + (read_known(known) if known else ())
+        if resume is not None:
+            request = replace(Request.of(resume), **_given(context, request))
+        lab = Lab(find_binaries(request.qemu))
         if only_known:
-            show_known(lab, entries, as_json=as_json)
+            show_known(lab, request.known_findings(), as_json=as_json)
             sys.exit(Exit.AGREED)
-        options = Options(
-            out=_make_out(out),
-            max_seconds=max_time,
-            max_examples=max_examples,
-            seed=seed,
-            profile=profile,
-            stop_on_finding=stop_on_finding,
-            known=entries,
-            focus=subjects,
-        )
-        console = Console(stderr=True)
-        campaign: Campaign | SharedCampaign
-        if jobs == 1:
-            campaign = Campaign(lab, options, console)
-        else:
-            campaign = SharedCampaign(lab, options, console, jobs=jobs, qemu=qemu, known=known)
-        try:
-            summary = campaign.run()
-        finally:
-            if as_json:
-                click.echo(json.dumps(campaign.summary.to_record(), indent=2))
-            elif campaign.summary.statistics.steps:
-                show_result(Console(), campaign.summary, options.out)
+        folder = resume or _make_out(out)
+        with held(folder):
+            console = Console(stderr=True)
+            campaign = request.campaign(lab, folder, console)
+            try:
+                if request.wants_canary:
+                    look_for_canary(campaign, lab, console)
+                summary = campaign.run()
+            finally:
+                if as_json:
+                    click.echo(json.dumps(campaign.summary.to_record(), indent=2))
+                elif campaign.summary.statistics.steps:
+                    show_result(Console(), campaign.summary, folder)
     if summary.status == "interrupted":
         sys.exit(Exit.INTERRUPTED)
-    sys.exit(Exit.FOUND if summary.new_findings else Exit.AGREED)
+    if summary.new_findings:
+        sys.exit(Exit.FOUND)
+    sys.exit(Exit.BLIND if summary.blind else Exit.AGREED)
 
 
 @main.command(
@@ -184,6 +248,9 @@ def fuzz(
       qbprop replay qbprop-runs/.../findings/ID/trace.jsonl
       git bisect run qbprop replay --qemu build trace.jsonl
       qbprop replay trace.jsonl --qemu ~/qemu-7.2/build --qemu ~/qemu-9.0/build
+      qbprop replay qbprop-runs/... --qemu ~/qemu-9.0/build        all that a campaign reached
+
+    With a folder, each of its traces is performed: those of a campaign's corpus, if it is one's.
 
     The list of known findings does not matter here.
 
@@ -193,7 +260,7 @@ def fuzz(
     options.
     """
 )
-@click.argument("trace", type=click.Path(path_type=Path))
+@click.argument("trace", metavar="TRACE|DIR", type=click.Path(path_type=Path))
 @QEMUS
 @click.option("--any", "any_finding", is_flag=True, help="Exit with 1 at any disagreement.")
 @click.option(
@@ -210,6 +277,8 @@ def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: b
     from qbprop_model.operations import InvalidOperationError
 
     with reporting(Exit.UNTESTABLE):
+        if trace.is_dir():
+            show_corpus(trace, qemus or (None,))
         wanted = read_trace(trace)
         if len(qemus) > 1:
             verdicts = []
@@ -265,6 +334,15 @@ def trace_command(*, schema: bool) -> None:
 
     assert schema
     click.echo(json.dumps(trace_schema.schema(), indent=2))
+
+
+def _given(context: click.Context, request: Any) -> dict[str, Any]:
+    """The part of a request that stands on the command line."""
+    told = (field.name for field in fields(request))
+    source = context.get_parameter_source
+    return {
+        name: getattr(request, name) for name in told if source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 def _make_out(wanted: Path | None) -> Path:

@@ -18,6 +18,7 @@ class Exit(IntEnum):
     AGREED = 0
     FOUND = 1
     UNUSABLE = 2
+    BLIND = 3
     UNTESTABLE = 125
     INTERRUPTED = 130
 

@@ -3,9 +3,8 @@
 import fcntl
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,6 @@ from qbprop_model.rules import Rules
 
 PREFIX = "qbprop-"
 _LOCK = "lock"
-_YOUNG_SECONDS = 60.0
 
 ROOM = 16 << 20
 """Bytes that must be free for images to be written without running into the end."""
@@ -37,10 +35,8 @@ def scratch_folder() -> Iterator[Path]:
     root = scratch_root()
     _sweep(root)
     try:
-        whole = tempfile.TemporaryDirectory(prefix=PREFIX, dir=root, ignore_cleanup_errors=True)
-        with whole as name, Path(name, _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            folder = Path(name, "images")
+        with ExitStack() as stack:
+            folder = _claimed(root, stack) / "images"
             folder.mkdir()
             check_room(folder)
             yield folder
@@ -66,15 +62,24 @@ def check_room(folder: Path) -> None:
         )
 
 
+def _claimed(root: Path, stack: ExitStack) -> Path:
+    """A new folder that is locked; before it was, another process may have swept it away."""
+    while True:
+        whole = tempfile.TemporaryDirectory(prefix=PREFIX, dir=root, ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(whole))
+        with suppress(FileNotFoundError):
+            lock = stack.enter_context((folder / _LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / _LOCK).exists():
+                return folder
+
+
 def _sweep(root: Path) -> None:
     """Remove folders that nobody holds any more."""
     for lock in root.glob(f"{PREFIX}*/{_LOCK}"):
-        with suppress(OSError):
-            if time.time() - lock.stat().st_mtime < _YOUNG_SECONDS:
-                continue
-            with lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent)
+        with suppress(OSError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,14 @@ class Size:
     derandomized: bool = False
 
 
+OVERNIGHT = "qbprop-overnight"
+"""The profile that makes sure first that a mistake would be found."""
+
 SIZES = {
     "qbprop-dev": Size(25, 20),
     "qbprop-ci": Size(300, 30, derandomized=True),
     "qbprop-nightly": Size(10_000, 30),
-    "qbprop-overnight": Size(80_000, 30),
+    OVERNIGHT: Size(80_000, 30),
 }
 """Seconds; about two minutes; about an hour; about eight hours."""
 

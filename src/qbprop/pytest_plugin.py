@@ -35,6 +35,25 @@ def pytest_configure(config: pytest.Config) -> None:
         import qbprop.profiles  # noqa: F401 (registers them)
 
 
+@pytest.fixture
+def qbprop_stream(request: pytest.FixtureRequest) -> Any:
+    """The :class:`~qbprop.streams.Stream` of a search; pytest-xdist's workers have one each."""
+    from qbprop.streams import Stream
+
+    number, count = getattr(request, "param", (0, 1))
+    return Stream(number, count)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one search for each of pytest-xdist's workers."""
+    workers = getattr(metafunc.config, "workerinput", {}).get("workercount", 1)
+    if workers > 1 and "qbprop_stream" in metafunc.fixturenames:
+        streams = [
+            pytest.param((number, workers), id=f"stream{number}") for number in range(workers)
+        ]
+        metafunc.parametrize("qbprop_stream", streams, indirect=True)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Give the machines a QEMU, if any test module imported them; it is launched when used."""
     if "qbprop.machine" in sys.modules:

@@ -1,11 +1,13 @@
 """Findings on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from tests.campaign.findings import count_finding, flushes, reply_finding
 
-from qbprop.campaign.book import Book
+from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Certificate
 from qbprop.trace import FindingHeader, Header, Trace, read_trace
 from qbprop_model.operations import Flush, Operation
@@ -28,8 +30,12 @@ def test_a_finding_is_written_when_it_is_met(tmp_path: Path) -> None:
         "id": finding.id,
         "kind": "count",
         "title": "count after flush: recording",
+        "operation": "flush",
+        "aspect": "recording",
+        "symptom": "",
         "qemu_version": "7.2.22",
         "operations": 3,
+        "seconds_to_find": 2.5,
         "expected": "1 bit",
         "observed": "2 bits",
         "bitmap": None,
@@ -85,6 +91,47 @@ def test_a_confirmed_trace_stays(tmp_path: Path) -> None:
         "minimal": True,
         "without": ["passes", "makes no sense"],
     }
+
+
+def test_a_campaign_that_goes_on_knows_what_was_found(tmp_path: Path) -> None:
+    before = Book(tmp_path, Header(seed=3))
+    meet(before, flushes(3))
+    history = (flushes(5), flushes(6))
+    finding = replace(reply_finding(flushes(2)), bitmap=("drive0", "b"), lost=((0, 512),))
+    before.meet(finding, history=history, stderr="so", seconds=1.0, known=False)
+    before.records[0].count = 7
+    book = Book(tmp_path, Header(seed=3))
+    book.resume(before.records[:1])
+    assert list(book.entries) == [finding.id, count_finding().id]
+    assert [(each.count, each.rate, each.seconds_to_find) for each in book.records] == [
+        (1, None, 1.0),
+        (7, None, 2.5),
+    ]
+    entry = book.entries[finding.id]
+    assert (entry.history, entry.trace.examples, entry.stderr) == (history, (flushes(2),), "so")
+    assert (entry.finding.id, entry.finding.bitmap) == (finding.id, ("drive0", "b"))
+    assert (entry.finding.lost, entry.finding.trace) == (((0, 512),), flushes(2))
+    book.confirm(finding, (flushes(1),), Certificate(20, 10))
+    again = Book(tmp_path, Header(seed=3))
+    again.resume(())
+    assert again.entries[finding.id].record.rate == 0.5
+    assert again.entries[finding.id].history == ()
+
+
+def test_a_certificate_comes_last(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    meet(book, flushes(3))
+
+    def look(entry: Entry, folder: Path) -> None:
+        assert read_trace(folder / "trace.jsonl").length == entry.trace.length == 1
+        assert json.loads((folder / "finding.json").read_text())["rate"] is None
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        book.confirm(count_finding(), (flushes(1),), Certificate(20, 20), look)
+    again = Book(tmp_path, Header())
+    again.resume(())
+    assert again.records[0].rate is None
 
 
 def test_findings_are_told_apart(tmp_path: Path) -> None:

@@ -31,10 +31,14 @@ def a_job() -> Job:
 def test_a_command_counts_for_its_job_and_others_for_all() -> None:
     job = a_job()
     jobs = {"job0": job, "job1": replace(job, status="pending"), "job2": job}
-    assert list(met(JobPause(job="job1"), jobs)) == [("job_pause", "pending")]
-    assert list(met(JobPause(job="job9"), jobs)) == [("job_pause", "none")]
-    assert list(met(Flush(node="drive0"), jobs)) == [("flush", "pending"), ("flush", "running")]
-    assert list(met(Flush(node="drive0"), {})) == [("flush", "none")]
+    pause, flush = JobPause(job="job1"), Flush(node="drive0")
+    assert list(met(pause, jobs, refused=False)) == [("job_pause", "pending", "ok")]
+    assert list(met(JobPause(job="job9"), jobs, refused=True)) == [("job_pause", "none", "refused")]
+    assert list(met(flush, jobs, refused=False)) == [
+        ("flush", "pending", "ok"),
+        ("flush", "running", "ok"),
+    ]
+    assert list(met(flush, {}, refused=False)) == [("flush", "none", "ok")]
 
 
 def test_a_job_that_stopped_at_an_error_is_told_from_a_paused_one() -> None:

@@ -24,7 +24,7 @@ def a_summary() -> Summary:
     clear = BitmapClear(node="drive0", name="bitmap0")
     counts.step(Transaction(actions=(clear, clear, Abort())), refused=True)
     counts.reach.update([("merges", "rare"), ("merges", "often"), ("merges", "often")])
-    counts.job_states.update([("flush", "pending"), ("flush", "pending")])
+    counts.cells.update([("flush", "pending", "ok"), ("flush", "pending", "refused")])
     counts.in_flight += 2
     counts.example_done(partial_backup=True, bitmaps=3)
     counts.example_done(partial_backup=False, bitmaps=0)
@@ -52,22 +52,31 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
     summary.write(tmp_path)
     record = json.loads((tmp_path / "campaign.json").read_text())
     outcomes, operations = record.pop("outcomes"), record.pop("operations")
-    states = record.pop("job_states")
+    states, cells = record.pop("job_states"), record.pop("cells")
+    assert cells["flush"]["pending"] == {"ok": 1, "refused": 1}
+    assert cells["flush"]["none"] == {"ok": 0, "refused": 0}
     assert set(states) == {operation_name(cls) for cls in OPERATIONS}
     assert states["flush"] == {state: 2 * (state == "pending") for state in STATES}
     assert record == {
         "qbprop": "1.0",
         "qemus": [{"version": "7.2.22", "path": "/usr/bin/qemu"}],
+        "machine": "",
+        "skipped": [],
+        "canary": None,
+        "warnings": [],
+        "sequences": None,
         "guest_io": "nbd",
         "profile": "qbprop-dev",
         "jobs": 1,
         "seed": 12,
+        "request": {},
         "status": "running",
         "seconds": 10.0,
         "examples": 2,
         "steps": 3,
         "shrink_steps": 0,
         "commands": 77,
+        "rounds": 0,
         "partial_backup_examples": 1,
         "bitmaps_per_example": 1.5,
         "reach": {"merges": {"often": 2, "rare": 1}},

@@ -1,11 +1,10 @@
 """Wrong usage and trouble around qbprop: one clear line, no traceback, the right exit code."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cli.run import qbprop
+from tests.cli.run import mounted, qbprop
 
 TRACE = '{"qbprop_trace": 1}\n{"op": "flush", "node": "drive0"}\n'
 
@@ -72,7 +71,7 @@ def test_max_time(text: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("fuzz", "--resume"),
+        ("fuzz", "--unknown"),
         ("fuzz", "--seed", "-1"),
         ("fuzz", "--max-examples", "0"),
         ("fuzz", "--profile", "mine"),
@@ -131,21 +130,11 @@ def test_a_temporary_folder_that_is_missing(command: str, tmp_path: Path) -> Non
     assert_one_line(done, 2 if command == "fuzz" else 125, "TMPDIR")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
 def test_a_temporary_folder_that_is_full_or_read_only(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text(TRACE)
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1M", "none", small], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount here: {mounted.stderr.decode().strip()}")
-    try:
+    with mounted(tmp_path / "small", "1M") as small:
         done = qbprop("fuzz", "--out", tmp_path / "out", TMPDIR=str(small))
         assert_one_line(done, 2, "too little for images", "TMPDIR")
         subprocess.run(["mount", "-o", "remount,ro", small], check=True)
         assert_one_line(qbprop("replay", trace, TMPDIR=str(small)), 125, "Read-only", "TMPDIR")
-    finally:
-        subprocess.run(["umount", small], check=True)

@@ -15,7 +15,7 @@ FEW = ("--seed", "1", "--max-examples", "15", "--profile", "qbprop-dev")
 
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qbprop.campaign.runner.Options", partial(Options, machine=SmallMachine))
+    monkeypatch.setattr("qbprop.campaign.request.Options", partial(Options, machine=SmallMachine))
     monkeypatch.setattr("qbprop.campaign.watch.SHRINK_EXAMPLES", 10)
 
 

@@ -138,3 +138,54 @@ def test_a_failure_comes_with_its_trace(tmp_path: Path) -> None:
     assert "see it again: qbprop replay" in done.stdout
     (trace,) = (tmp_path / ".pytest_cache/d/qbprop").glob("*.jsonl")
     assert '"op": "write"' in trace.read_text()
+
+
+STREAMS = """
+    import os
+    from pathlib import Path
+
+    import pytest
+    from hypothesis import settings, strategies as st
+    from hypothesis.stateful import initialize, rule
+    from qbprop.machine.core import MachineBase
+
+    settings.register_profile("few", max_examples=40, stateful_step_count=5, derandomize=True)
+    settings.load_profile("few")
+    drawn = []
+
+    class Draws(MachineBase):
+        def __init__(self):
+            super().__init__()
+            drawn.append([])
+
+        @rule(number=st.integers())
+        def draw(self, number):
+            drawn[-1].append(number)
+
+    def test_search(qbprop_stream):
+        qbprop_stream.search(Draws)
+        count = len(drawn)
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        Path(f"{qbprop_stream.number}.txt").write_text(f"{worker} {count} {drawn}")
+"""
+
+
+def test_each_worker_of_xdist_searches_elsewhere(tmp_path: Path) -> None:
+    def streams(*options: str) -> list[list[str]]:
+        done = run_pytest(tmp_path, STREAMS, *options)
+        assert done.returncode == 0, done.stdout
+        found = [path.read_text().split(" ", 2) for path in sorted(tmp_path.glob("?.txt"))]
+        for path in tmp_path.glob("?.txt"):
+            path.unlink()
+        return found
+
+    first = streams("-n", "2")
+    assert {worker for worker, _, _ in first} == {"gw0", "gw1"}
+    assert first[0][2] != first[1][2]
+    assert all(int(count) < 40 for _, count, _ in first)
+    again = streams("-n", "2")
+    assert [drawn for _, _, drawn in again] == [drawn for _, _, drawn in first]
+    ((worker, count, drawn),) = streams("-p", "no:xdist")
+    assert worker == "alone"
+    assert int(count) >= 40
+    assert drawn not in [drawn for _, _, drawn in first]

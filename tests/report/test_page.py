@@ -1,15 +1,12 @@
 """A finding's page in a real headless Chromium."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.cli.run import qbprop
+from tests.report.chromium import in_chromium, needs_chromium
 
 from qbprop.campaign.book import Book
 from qbprop.lab import Lab
@@ -20,24 +17,14 @@ from qbprop.report.record import Record, StepView, record
 from qbprop.trace import Header, read_trace, write_trace
 
 TRACES = Path(__file__).parents[2] / "src/qbprop/known_traces"
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_SECONDS = 60
-
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="Debian's chromium is not installed: make test-report does"
-)
-
-WATCH = "<script>window.problems = []; onerror = text => { problems.push(text); };</script>"
-
 PLAY = """
-<script>
 const seen = [];
 const strips = () => [...document.querySelectorAll("svg")].map(svg => ({
     disk: svg.dataset.disk, bitmap: svg.dataset.bitmap, job: svg.dataset.job,
     ranges: [...svg.querySelectorAll("rect")].map(rect =>
         [rect.getAttribute("class"), Number(rect.dataset.start), Number(rect.dataset.end)]),
 }));
-const look = () => seen.push({
+const note = () => seen.push({
     step: document.body.dataset.step,
     selected: document.querySelector("li.selected").dataset.step,
     slider: document.getElementById("slider").value,
@@ -45,43 +32,21 @@ const look = () => seen.push({
     exchange: document.getElementById("exchange").textContent,
 });
 const press = key => document.dispatchEvent(new KeyboardEvent("keydown", { key }));
-look();
-for (let i = 0; i < 9; i++) press("ArrowLeft");
-look();
-press("ArrowRight");
-look();
-const slider = document.getElementById("slider");
-slider.value = slider.max;
-slider.dispatchEvent(new Event("input"));
-look();
-document.querySelector("#steps li").click();
-look();
-const result = document.createElement("pre");
-result.id = "result";
-result.textContent = JSON.stringify({ seen, problems });
-document.body.append(result);
-</script>
+const look = () => {
+    note();
+    for (let i = 0; i < 9; i++) press("ArrowLeft");
+    note();
+    press("ArrowRight");
+    note();
+    const slider = document.getElementById("slider");
+    slider.value = slider.max;
+    slider.dispatchEvent(new Event("input"));
+    note();
+    document.querySelector("#steps li").click();
+    note();
+    return seen;
+};
 """
-
-
-def in_chromium(page: str, folder: Path) -> dict[str, Any]:
-    """What the page shows when opened, and at its first, second, last and first step."""
-    assert CHROMIUM is not None
-    path = folder / "page.html"
-    path.write_text(page.replace("<head>", "<head>" + WATCH).replace("</body>", PLAY + "</body>"))
-    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'user'}")
-    offline = "--host-resolver-rules=MAP * ~NOTFOUND"
-    done = subprocess.run(
-        [CHROMIUM, *options, offline, "--dump-dom", path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=CHROMIUM_SECONDS,
-        check=True,
-    )
-    found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stdout[-2000:] + done.stderr[-2000:]
-    result: dict[str, Any] = json.loads(html.unescape(found[1]))
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +69,7 @@ def test_the_page_opens_at_the_disagreement_and_steps(folder: Path, tmp_path: Pa
     assert qbprop("report", folder).returncode == 0
     page = (folder / "report.html").read_text()
     assert set(re.findall(r"https?://[^\"' ]*", page)) == {"http://www.w3.org/2000/svg"}
-    result = in_chromium(page, tmp_path)
+    result = in_chromium(page, PLAY, tmp_path)
     assert result["problems"] == []
     seen = result["seen"]
     assert [each["step"] for each in seen] == ["3", "1", "2", "3", "1"]
@@ -120,7 +85,7 @@ def test_the_differing_clusters_are_those_of_finding_json(folder: Path, tmp_path
     assert about["bitmap"] == ["drive0", "bitmap0"]
     assert about["spare"] == [[0, 65536]]
     assert qbprop("report", folder, "-o", tmp_path / "page").returncode == 0
-    result = in_chromium((tmp_path / "page").read_text(), tmp_path)
+    result = in_chromium((tmp_path / "page").read_text(), PLAY, tmp_path)
     (strip,) = [s for s in result["seen"][0]["strips"] if s.get("bitmap") == "bitmap0"]
     assert strip["disk"] == "drive0"
     wrong = [[start, end] for kind, start, end in strip["ranges"] if kind in ("lost", "spare")]
@@ -133,7 +98,7 @@ def test_the_differing_clusters_are_those_of_finding_json(folder: Path, tmp_path
 def test_what_qemu_says_is_text_and_never_mark_up(tmp_path: Path) -> None:
     nasty = "</script><script>problems.push('run')</script><b>&amp;"
     step = StepView(1, nasty, nasty, agreed=True, exchange=[(nasty, nasty)], jobs=[], disks=[])
-    result = in_chromium(render(Record(nasty, [step]), nasty), tmp_path)
+    result = in_chromium(render(Record(nasty, [step]), nasty), PLAY, tmp_path)
     assert result["problems"] == []
     assert result["seen"][0]["exchange"] == nasty * 2
 

@@ -8,8 +8,14 @@ from qbprop_model.operations import OPERATIONS, JobCommand, Operation, operation
 STATES = ("none", "running", "paused", "error-stopped", "waiting", "pending", "concluded")
 """What a job can be found in, and "none" where there is no job."""
 
+OUTCOMES = ("ok", "refused")
+"""How an operation ends."""
+
+Cell = tuple[str, str, str]
+"""An operation, the state of a job that it met, and how it ended."""
+
 UNREACHABLE: Mapping[tuple[str, str], str] = {}
-"""Cells of the table, by operation and state, that no operation can reach, and why."""
+"""What no operation can reach, by operation and state, and why."""
 
 OPERATION_NAMES = tuple(operation_name(cls) for cls in OPERATIONS)
 
@@ -19,19 +25,17 @@ def state_of(job: Job) -> str:
     return "error-stopped" if job.faulty else job.status
 
 
-def met(operation: Operation, before: Mapping[str, Job]) -> Iterator[tuple[str, str]]:
+def met(operation: Operation, before: Mapping[str, Job], *, refused: bool) -> Iterator[Cell]:
     """The cells that an operation counts for; ``before`` are the jobs that it found.
 
     A command to a job counts for that job's state, every other operation for all there are.
     """
-    name = operation_name(operation)
     if isinstance(operation, JobCommand):
-        job = before.get(operation.job)
-        yield name, "none" if job is None else state_of(job)
-    elif before:
-        yield from sorted({(name, state_of(job)) for job in before.values()})
+        jobs = [before[operation.job]] if operation.job in before else []
     else:
-        yield name, "none"
+        jobs = list(before.values())
+    for state in sorted(set(map(state_of, jobs))) or ["none"]:
+        yield operation_name(operation), state, OUTCOMES[refused]
 
 
 def in_flight(before: Mapping[str, Job], after: Mapping[str, Job]) -> bool:

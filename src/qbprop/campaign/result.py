@@ -10,7 +10,7 @@ from rich.text import Text
 from qbprop.campaign.duration import show_duration
 from qbprop.campaign.job_states import STATES, UNREACHABLE
 from qbprop.campaign.statistics import ALL_NAMES
-from qbprop.campaign.summary import FindingRecord, Summary
+from qbprop.campaign.summary import CanaryRecord, FindingRecord, SequencesRecord, Summary
 
 
 def show_result(console: Console, summary: Summary, out: Path) -> None:
@@ -77,7 +77,27 @@ def _figures(summary: Summary) -> Iterator[str]:
     )
     for heading, found in counts.reach_by_heading().items():
         yield f"{heading}: {', '.join(f'{what} {n:,}' for what, n in found.items())}"
+    if summary.sequences is not None:
+        yield _sequences(summary.sequences)
+    yield from summary.warnings
+    if summary.canary is not None:
+        yield _canary(summary.canary)
     yield f"{new} new finding{'s' * (new != 1)}, {len(summary.findings) - new} known"
+
+
+def _sequences(record: SequencesRecord) -> str:
+    done = "all" if record.done == record.longest else f"{record.done:,} of"
+    return (
+        f"{done} {record.longest:,} sequences of {record.length} operations, which begin with all "
+        f"shorter ones ({record.all:,} together); {record.unjudged:,} cannot be judged"
+    )
+
+
+def _canary(canary: CanaryRecord) -> str:
+    seconds = show_duration(canary.seconds)
+    if canary.found:
+        return f"the mistake that was planted was found after {seconds}: {canary.title}"
+    return f"BLIND: the mistake that was planted was not found in {seconds}"
 
 
 def _finding(finding: FindingRecord, out: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from hypothesis.database import ExampleDatabase
 from hypothesis.errors import Flaky, FlakyFailure
 from hypothesis.stateful import get_state_machine_test
 
+from qbprop.campaign.summary import Summary
 from qbprop.campaign.watch import Halt, Interrupted, Watch
 from qbprop.findings import Finding
 from qbprop.machine.core import MachineBase
@@ -38,10 +39,11 @@ class Rounds:
 
         :raises KeyboardInterrupt: the user wants to stop.
         """
-        machine_test = get_state_machine_test(self.machine, settings=self._settings())
-        seeded = hypothesis.seed(derived_seed(self.seed, number))(machine_test)
+        # Around the test itself the decorator would switch the database off.
+        seeded = hypothesis.seed(derived_seed(self.seed, number))(self.machine)
+        machine_test = get_state_machine_test(seeded, settings=self._settings())
         try:
-            seeded()
+            machine_test()
         except (Halt, Finding, FlakyFailure):
             pass
         except Exception as error:
@@ -67,6 +69,24 @@ class Rounds:
             verbosity=Verbosity.quiet,
             backend="hypothesis",
         )
+
+
+class RandomSearch:
+    """One round after the other; ``summary`` tells which were begun."""
+
+    over = False
+
+    def __init__(self, rounds: Rounds, summary: Summary) -> None:
+        self._rounds = rounds
+        self._summary = summary
+
+    def run(self, watch: Watch) -> None:
+        """Run the next round.
+
+        :raises KeyboardInterrupt: the user wants to stop.
+        """
+        self._summary.rounds += 1
+        self._rounds.run(self._summary.rounds - 1, watch)
 
 
 def derived_seed(seed: int, number: int) -> int:

@@ -3,36 +3,47 @@
 import secrets
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.database import ExampleDatabase
 from rich.console import Console
 
+from qbprop.atomic import write_atomically
 from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
+from qbprop.campaign.corpus import Corpus
+from qbprop.campaign.database import open_database
+from qbprop.campaign.exhaustive import Exhaustive
+from qbprop.campaign.folder import concluding, unwritable
+from qbprop.campaign.growth import Growth
 from qbprop.campaign.known import KnownFinding, known_ids
+from qbprop.campaign.machine import describe_machine
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
-from qbprop.campaign.rounds import Rounds
+from qbprop.campaign.rounds import RandomSearch, Rounds
 from qbprop.campaign.signals import stopped_by_signals
+from qbprop.campaign.skipped import skipped
 from qbprop.campaign.summary import QemuRecord, Summary
 from qbprop.campaign.watch import Watch, WatchedSession
-from qbprop.errors import EnvironmentProblem, QbpropError
+from qbprop.errors import QbpropError
 from qbprop.export.folder import export_finding
 from qbprop.export.story import ExportError
 from qbprop.findings import Finding, HangFinding
-from qbprop.hazards import known_hazards
+from qbprop.hazards import Hazard, known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
 from qbprop.qemu.driver import Driver
 from qbprop.replay import play
+from qbprop.report.page import draw
 from qbprop.session import Locate, Session
 from qbprop.trace import Header, Trace, write_trace
 from qbprop.version import VERSION
@@ -50,9 +61,11 @@ SEED_LIMIT = 2**63
 class Options:
     """What a campaign is to do.
 
-    ``out`` is an empty folder; ``seed`` None picks one; ``rules`` None means the model as it
-    is; ``machine`` is what chooses the operations; ``focus`` are the subjects that examples keep
-    to, none for the usual mixture.
+    ``out`` is an empty folder, or that of a campaign that goes on; ``seed`` None picks one;
+    ``rules`` None means the model as it is; ``machine`` is what chooses the operations; ``focus``
+    are the subjects that examples keep to, none for the usual mixture; ``database`` are the places
+    where examples are kept, ``out`` unless told or there is a seed; with ``exhaustive`` all short
+    sequences are performed instead; ``request`` is what the user asked for, for the record.
     """
 
     out: Path
@@ -65,21 +78,30 @@ class Options:
     rules: Rules | None = None
     machine: type[MachineBase] = BlockMachine
     focus: tuple[str, ...] = ()
+    database: tuple[str, ...] = ()
+    exhaustive: bool = False
+    request: Mapping[str, Any] = field(default_factory=dict)
 
 
-def new_summary(options: Options, *, jobs: int = 1) -> Summary:
-    """The summary of a campaign that is to begin, with its seed."""
-    seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
-    return Summary(
-        qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed, jobs=jobs
-    )
+def open_summary(options: Options, *, jobs: int = 1) -> Summary:
+    """The summary of a campaign that is to begin, with its seed, or of the one that goes on."""
+    summary = Summary.read(options.out)
+    if summary is None:
+        seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
+        summary = Summary(qbprop=VERSION, qemus=[], guest_io="", profile=options.profile, seed=seed)
+    summary.status, summary.jobs, summary.request = "running", jobs, options.request
+    summary.machine = describe_machine()
+    return summary
 
 
-def tell_qemu(summary: Summary, lab: Lab, driver: Driver) -> None:
-    """Note in a summary which QEMU is tested, and how guest requests travel."""
+def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> frozenset[Hazard]:
+    """Note in a summary which QEMU is tested, how, and what is not; the hazards to be shunned."""
+    shunned = known_hazards(known_ids(options.known, driver.version, driver.features))
+    summary.skipped = list(skipped(driver, shunned, options.focus))
     path = str(lab.binaries.system)
     summary.qemus = [QemuRecord(version=driver.version, path=path)]
     summary.guest_io = driver.transport
+    return shunned
 
 
 class Campaign:
@@ -87,17 +109,20 @@ class Campaign:
 
     def __init__(self, lab: Lab, options: Options, console: Console) -> None:
         self._lab = lab
-        self._options = options
+        self.options = options
         self._console = console
         self._next_write = 0.0
-        self.summary = new_summary(options)
+        self.summary = open_summary(options)
         self._watch = Watch(
             self.summary.statistics,
             max_seconds=options.max_seconds,
             max_examples=options.max_examples,
             tick=self._tick,
             note=self._note,
+            seconds=self.summary.seconds,
         )
+        self._commands = self.summary.commands
+        self._growth = Growth(options.out, options.max_seconds)
         self._progress: Progress = SilentProgress()
         self._autopsy = Autopsy(lab, options.rules)
         self._session: WatchedSession | None = None
@@ -110,35 +135,32 @@ class Campaign:
         :raises QbpropError: qbprop itself failed; its text says where the details are.
         """
         summary = self.summary
-        try:
-            with ExitStack() as stack:
-                self._rounds(*self._open(stack))
-            summary.status = "finished"
-        except KeyboardInterrupt:
-            summary.status = "interrupted"
-        except BaseException:
-            summary.status = "failed"
-            raise
-        finally:
-            self._watch.example_ends()
-            self._write()
+        with concluding(summary, self.options.out, self._write):
+            try:
+                with ExitStack() as stack:
+                    self._rounds(*self._open(stack))
+                summary.status = "finished"
+            except KeyboardInterrupt:
+                summary.status = "interrupted"
+            finally:
+                self._watch.example_ends()
         return summary
 
     def _open(self, stack: ExitStack) -> tuple[WatchedSession, Book]:
         """Launch QEMU and prepare everything; ``stack`` takes it down."""
         stack.enter_context(stopped_by_signals(self._watch.interrupt))
+        self._write()
         driver = stack.enter_context(self._lab.driver())
-        self._session = WatchedSession(driver, self._options.rules, self._watch, self._autopsy)
+        self._session = WatchedSession(driver, self.options.rules, self._watch, self._autopsy)
         self._book = self._make_book(self._session)
         self._progress = open_progress(self._console, self._describe, stack)
         return self._session, self._book
 
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
-        tell_qemu(summary, self._lab, driver)
-        known = known_ids(self._options.known, driver.version, driver.features)
+        session.shunned = tell_qemu(summary, self._lab, driver, self.options)
+        known = known_ids(self.options.known, driver.version, driver.features)
         self._watch.known_ids = frozenset(known)
-        session.shunned = known_hazards(known)
         self._watch.hidden |= known.keys()
         header = Header(
             qemu_version=driver.version,
@@ -146,7 +168,11 @@ class Campaign:
             seed=summary.seed,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        return Book(self._options.out, header)
+        self._watch.corpus = Corpus(self.options.out, header)
+        book = Book(self.options.out, header)
+        book.resume(summary.findings)
+        self._watch.hidden |= book.entries.keys()
+        return book
 
     def _machine(self, session: WatchedSession, book: Book) -> type[MachineBase]:
         watch = self._watch
@@ -157,28 +183,39 @@ class Campaign:
             "broken": staticmethod(watch.breaks),
             "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
         }
-        if self._options.focus:
-            body["subjects"] = self._options.focus
-        machine: type[MachineBase] = type("Campaign", (self._options.machine,), body)
+        if self.options.focus:
+            body["subjects"] = self.options.focus
+        machine: type[MachineBase] = type("Campaign", (self.options.machine,), body)
         return machine
 
     def _rounds(self, session: WatchedSession, book: Book) -> None:
-        options, watch = self._options, self._watch
-        examples = options.out / "examples"
-        database = DirectoryBasedExampleDatabase(examples) if options.seed is None else None
-        steps = SIZES[options.profile].steps
-        rounds = Rounds(self._machine(session, book), steps, self.summary.seed, database)
-        number = 0
-        while not watch.exhausted:
-            rounds.run(number, watch)
+        watch = self._watch
+        search = self._search(session, book)
+        self._confirm_all(book)
+        while not watch.exhausted and not search.over:
+            search.run(watch)
             self._stop_if_broken(session)
             found = watch.target
             watch.next_round(session.driver, self._lab.timeout)
             if found is not None:
                 self._confirm(book, book.entries[found])
-                if options.stop_on_finding:
+                if self.options.stop_on_finding:
                     break
-            number += 1
+        self._confirm_all(book)
+
+    def _search(self, session: WatchedSession, book: Book) -> RandomSearch | Exhaustive:
+        options, summary = self.options, self.summary
+        if options.exhaustive:
+            return Exhaustive(session, book, summary)
+        database: ExampleDatabase | None = None
+        if options.database or options.seed is None:
+            database = open_database(options.database, options.out, self._warn)
+        steps = SIZES[options.profile].steps
+        rounds = Rounds(self._machine(session, book), steps, summary.seed, database)
+        return RandomSearch(rounds, summary)
+
+    def _confirm_all(self, book: Book) -> None:
+        """Confirm what was met beside another finding, or before the campaign was killed."""
         for entry in book.entries.values():
             if entry.record.rate is None and not entry.record.known:
                 self._confirm(book, entry)
@@ -194,7 +231,7 @@ class Campaign:
         timeout = watch.quick_timeout(self._lab.timeout) if hangs else self._lab.timeout
         locate = as_before(entry.finding, self._autopsy)
         at_end = entry.finding.operation == "end" or bool(entry.finding.symptom)
-        with self._lab.session(self._options.rules) as reused:
+        with self._lab.session(self.options.rules) as reused:
             reused.driver.timeout, reused.locate = timeout, locate
             seconds = min(CONFIRM_SECONDS, watch.grace)
             confirmed = confirm(
@@ -209,10 +246,13 @@ class Campaign:
         certificate = confirmed.certificate
         if hangs and self._play_fresh(self._lab.timeout, locate, confirmed.examples) is None:
             certificate = replace(certificate, disagreed=0)
-        book.confirm(confirmed.finding, confirmed.examples, certificate)
-        if certificate.disagreed:
-            told("writing the reproducers")
-            self._export(entry, book.folder(entry.record.id), certificate.rate)
+
+        def accompany(entry: Entry, folder: Path) -> None:
+            if certificate.disagreed:
+                told("writing the reproducers")
+                self._export(entry, folder, certificate.rate)
+
+        book.confirm(confirmed.finding, confirmed.examples, certificate, accompany)
         watch.activity = ""
         rate = f", shown by {certificate.disagreed} of {certificate.replays} replays"
         rate += ", racy" if certificate.racy else ""
@@ -221,13 +261,15 @@ class Campaign:
         self._note(f"    {entry.record.operations} operations{rate}: {where}")
 
     def _export(self, entry: Entry, folder: Path, rate: float) -> None:
-        """Write the reproducers beside the trace; one that cannot be made is said so."""
+        """Write the reproducers and the page beside the trace; what cannot be made is said so."""
         try:
-            rules = self._options.rules
+            rules = self.options.rules
             for line in export_finding(self._lab, entry.trace, folder, rules, rate):
                 self._note(f"    {line}")
         except (ExportError, InvalidOperationError) as error:
             self._note(f"    no reproducer: {error}")
+        page = draw(self._lab, entry.trace, self.options.rules)
+        write_atomically(folder / "report.html", page)
 
     def _sensible(self, examples: Examples) -> bool:
         """Whether the model alone can judge all of the examples."""
@@ -243,7 +285,7 @@ class Campaign:
         return True
 
     def _play_fresh(self, timeout: float, locate: Locate, examples: Examples) -> Finding | None:
-        with self._lab.session(self._options.rules) as session:
+        with self._lab.session(self.options.rules) as session:
             session.driver.timeout, session.locate = timeout, locate
             session.explain = True
             return self._play(session, examples)
@@ -261,11 +303,11 @@ class Campaign:
         if isinstance(error, QbpropError):
             raise error
         if isinstance(error, OSError):
-            raise EnvironmentProblem(f"{error}; what was found so far is kept") from error
-        details = self._options.out / "error.txt"
+            raise unwritable(self.options.out, error) from error
+        details = self.options.out / "error.txt"
         details.write_text("".join(traceback.format_exception(error)), "utf-8")
         trace = Trace((*session.history, session.attempted))
-        write_trace(self._options.out / "error.jsonl", trace)
+        write_trace(self.options.out / "error.jsonl", trace)
         raise QbpropError(
             f"qbprop itself failed ({type(error).__name__}); please report it with {details} "
             "and the trace beside it"
@@ -273,16 +315,21 @@ class Campaign:
 
     def _note(self, text: str) -> None:
         self._progress.note(text)
+        self._next_write = 0.0
+
+    def _warn(self, text: str) -> None:
+        self.summary.warnings.append(text)
+        self._note(text)
 
     def _refresh(self) -> None:
         self.summary.seconds = self._watch.seconds
         if self._session is not None and self._book is not None:
-            self.summary.commands = self._session.driver.round_trips
+            self.summary.commands = self._commands + self._session.driver.round_trips
             self.summary.findings = self._book.records
 
     def _describe(self) -> str:
         self._refresh()
-        return describe(self.summary, self._watch.activity, self._options.max_seconds)
+        return describe(self.summary, self._watch.activity, self.options.max_seconds)
 
     def _tick(self) -> None:
         self._progress.tick()
@@ -292,4 +339,5 @@ class Campaign:
     def _write(self) -> None:
         self._next_write = time.monotonic() + WRITE_SECONDS
         self._refresh()
-        self.summary.write(self._options.out)
+        self.summary.write(self.options.out)
+        self._growth.note(self.summary)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from qbprop.campaign.job_states import OPERATION_NAMES, STATES
+from qbprop.campaign.job_states import OPERATION_NAMES, OUTCOMES, STATES, Cell
 from qbprop.session import Step
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
@@ -39,8 +39,8 @@ class Statistics:
     the examples that finished a backup from a bitmap whose copy set is neither empty nor the
     whole disk; ``bitmaps`` adds up the bitmaps that examples had at most at one time.
     ``reach`` counts what :mod:`~qbprop.campaign.reach` tells of the steps that succeeded;
-    ``in_flight`` the steps with a job in flight, and ``job_states`` the operations by the states
-    of the jobs that they met (:mod:`~qbprop.campaign.job_states`).
+    ``in_flight`` the steps with a job in flight, and ``cells`` the operations by the states of the
+    jobs that they met and how they ended (:mod:`~qbprop.campaign.job_states`).
     """
 
     examples: int = 0
@@ -49,7 +49,7 @@ class Statistics:
     partial_backups: int = 0
     bitmaps: int = 0
     in_flight: int = 0
-    job_states: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cells: Counter[Cell] = field(default_factory=Counter)
     succeeded: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     reach: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -80,7 +80,7 @@ class Statistics:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Statistics":
         """What ``campaign.json`` tells; the bitmaps of all examples are nearly right."""
-        reach, states = record["reach"], record["job_states"]
+        reach, cells = record["reach"], record["cells"]
         outcomes = record["outcomes"].items()
         return cls(
             examples=record["examples"],
@@ -89,8 +89,13 @@ class Statistics:
             partial_backups=record["partial_backup_examples"],
             bitmaps=round(record["bitmaps_per_example"] * record["examples"]),
             in_flight=record["steps_in_flight"],
-            job_states=Counter(
-                {(name, state): n for name, row in states.items() for state, n in row.items()}
+            cells=Counter(
+                {
+                    (name, state, outcome): n
+                    for name, row in cells.items()
+                    for state, both in row.items()
+                    for outcome, n in both.items()
+                }
             ),
             succeeded=Counter({name: each["ok"] for name, each in outcomes}),
             refused=Counter({name: each["refused"] for name, each in outcomes}),
@@ -100,11 +105,26 @@ class Statistics:
         )
 
     def job_state_table(self) -> dict[str, dict[str, int]]:
-        """``job_states`` in order: operation, state, how often."""
+        """Operation, state, how often; in order."""
         return {
-            name: {state: self.job_states[name, state] for state in STATES}
+            name: {state: sum(both.values()) for state, both in row.items()}
+            for name, row in self.cell_table().items()
+        }
+
+    def cell_table(self) -> dict[str, dict[str, dict[str, int]]]:
+        """``cells`` in order: operation, state, outcome, how often."""
+        return {
+            name: {
+                state: {outcome: self.cells[name, state, outcome] for outcome in OUTCOMES}
+                for state in STATES
+            }
             for name in OPERATION_NAMES
         }
+
+    @property
+    def cells_reached(self) -> int:
+        """How many different cells were reached."""
+        return sum(count > 0 for count in self.cells.values())
 
     def reach_by_heading(self) -> dict[str, dict[str, int]]:
         """``reach`` in order: heading, what, how often; the most frequent first."""

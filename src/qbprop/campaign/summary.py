@@ -40,12 +40,38 @@ class FindingRecord:
     known: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class CanaryRecord:
+    """Whether the mistake that was planted was found, how soon, and as what."""
+
+    found: bool
+    seconds: float
+    title: str
+
+
+@dataclass(kw_only=True)
+class SequencesRecord:
+    """How far an exhaustive search is.
+
+    There are ``all`` sequences of up to ``length`` operations; the ``longest`` of them begin
+    with the others. Of these so many are ``done``, with ``unjudged`` that the model cannot judge.
+    """
+
+    length: int
+    all: int
+    longest: int
+    done: int = 0
+    unjudged: int = 0
+
+
 @dataclass(kw_only=True)
 class Summary:
     """Everything in ``campaign.json``; later versions only add.
 
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
-    number of workers.
+    number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
+    ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
+    ``warnings`` tell what went wrong around it; ``sequences`` how far an exhaustive search is.
     """
 
     qbprop: str
@@ -59,11 +85,23 @@ class Summary:
     statistics: Statistics = field(default_factory=Statistics)
     findings: list[FindingRecord] = field(default_factory=list)
     jobs: int = 1
+    rounds: int = 0
+    request: Mapping[str, Any] = field(default_factory=dict)
+    machine: str = ""
+    skipped: list[str] = field(default_factory=list)
+    canary: CanaryRecord | None = None
+    warnings: list[str] = field(default_factory=list)
+    sequences: SequencesRecord | None = None
 
     @property
     def new_findings(self) -> list[FindingRecord]:
         """The findings that no list of known findings has."""
         return [finding for finding in self.findings if not finding.known]
+
+    @property
+    def blind(self) -> bool:
+        """Whether a mistake that was planted was not found."""
+        return self.canary is not None and not self.canary.found
 
     @property
     def steps_per_second(self) -> float:
@@ -81,16 +119,19 @@ class Summary:
         return {
             "qbprop": self.qbprop,
             "qemus": [asdict(qemu) for qemu in self.qemus],
+            "machine": self.machine,
             "guest_io": self.guest_io,
             "profile": self.profile,
             "jobs": self.jobs,
             "seed": self.seed,
+            "request": dict(self.request),
             "status": self.status,
             "seconds": round(self.seconds, 3),
             "examples": counts.examples,
             "steps": counts.steps,
             "shrink_steps": counts.shrink_steps,
             "commands": self.commands,
+            "rounds": self.rounds,
             "operations": {name: sum(both.values()) for name, both in outcomes.items()},
             "outcomes": outcomes,
             "partial_backup_examples": counts.partial_backups,
@@ -98,6 +139,11 @@ class Summary:
             "reach": counts.reach_by_heading(),
             "steps_in_flight": counts.in_flight,
             "job_states": counts.job_state_table(),
+            "cells": counts.cell_table(),
+            "skipped": self.skipped,
+            "warnings": self.warnings,
+            "sequences": self.sequences and asdict(self.sequences),
+            "canary": self.canary and asdict(self.canary),
             "findings": [_finding(finding) for finding in self.findings],
         }
 
@@ -116,6 +162,13 @@ class Summary:
             statistics=Statistics.from_record(record),
             findings=[FindingRecord(**finding) for finding in record["findings"]],
             jobs=record["jobs"],
+            rounds=record["rounds"],
+            request=record["request"],
+            machine=record["machine"],
+            skipped=record["skipped"],
+            warnings=record["warnings"],
+            sequences=SequencesRecord(**record["sequences"]) if record["sequences"] else None,
+            canary=CanaryRecord(**record["canary"]) if record["canary"] else None,
         )
 
     @classmethod

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from qbprop.autopsy import as_before
 from qbprop.campaign.book import Book
-from qbprop.campaign.job_states import in_flight, met
+from qbprop.campaign.corpus import Corpus
+from qbprop.campaign.job_states import Cell, in_flight, met
 from qbprop.campaign.reach import reached
 from qbprop.campaign.statistics import Statistics, is_partial_backup
 from qbprop.findings import CrashFinding, Finding, HangFinding
@@ -62,6 +63,8 @@ class Watch:
     ``tick`` is called often, to show and write how far it is. ``hidden`` are the ids of
     findings that do not fail an example any more; ``target`` is the one being shrunk, if any,
     and ``shrinking`` it as it was met.
+    ``seconds`` are those that were used up before.
+    ``corpus`` keeps what reaches something first, if there is one.
     ``halted`` tells that a :class:`Halt` ended the round. ``broken`` is what went wrong around
     the test or in qbprop itself, if anything did.
     """
@@ -74,6 +77,7 @@ class Watch:
         max_examples: int | None,
         tick: Callable[[], None],
         note: Callable[[str], None],
+        seconds: float = 0.0,
     ) -> None:
         self.statistics = statistics
         self.hidden: set[str] = set()
@@ -87,13 +91,15 @@ class Watch:
         self._max_examples = max_examples
         self._tick = tick
         self._note = note
-        self._start = time.monotonic()
+        self._start = time.monotonic() - seconds
         self._deadline = self._start + max_seconds
         self._shrink_until = self._deadline
         self._durations: deque[float] = deque(maxlen=1000)
         self._partial_backup = False
         self._bitmaps = 0
         self._jobs: dict[str, Job] = {}
+        self._cells: set[Cell] = set()
+        self.corpus: Corpus | None = None
         self._in_example = False
         self._fruitless = 0
 
@@ -183,7 +189,7 @@ class Watch:
         if self._in_example:
             self.statistics.example_done(partial_backup=self._partial_backup, bitmaps=self._bitmaps)
         self._in_example, self._partial_backup, self._bitmaps = False, False, 0
-        self._jobs = {}
+        self._jobs, self._cells = {}, set()
 
     def step_agreed(self, step: Step, session: Session, seconds: float) -> None:
         """Called after each step that showed no disagreement."""
@@ -195,13 +201,20 @@ class Watch:
         self.statistics.step(step.operation, refused=refused)
         jobs = session.world.jobs
         self.statistics.in_flight += in_flight(self._jobs, jobs)
-        self.statistics.job_states.update(met(step.operation, self._jobs))
+        cells = list(met(step.operation, self._jobs, refused=refused))
+        self.statistics.cells.update(cells)
+        self._cells.update(cells)
         if not refused:
             self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
         self._bitmaps = max(self._bitmaps, bitmaps)
         self._partial_backup |= is_partial_backup(step, session.world, self._jobs)
         self._jobs = dict(jobs)
+
+    def example_agreed(self, example: tuple[Operation, ...]) -> None:
+        """Called when all checks at the end of an example have agreed."""
+        if self._in_example and self.corpus is not None:
+            self.corpus.keep(example, self._cells)
 
     def disagreed(self, finding: Finding, session: Session, book: Book) -> bool:
         """Note a finding; tell whether the example goes on as if it had not been.
@@ -312,3 +325,4 @@ class WatchedSession(Session):
         self._watch.before_step()
         with self._watch.guarding():
             super().finish(thorough=thorough)
+            self._watch.example_agreed(tuple(self.trace))

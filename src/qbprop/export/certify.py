@@ -4,17 +4,14 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from qbprop.export import iotest
 from qbprop.export.sh import render
 from qbprop.export.sh_script import Transport
 from qbprop.export.story import About, Story, tell
 from qbprop.findings import Finding
-from qbprop.lab import Lab
+from qbprop.lab import Lab, scratch_folder
 from qbprop.qemu.binaries import Binaries
-from qbprop.qemu.scratch import scratch_root
 from qbprop.session import Session
 from qbprop.trace import Trace
 from qbprop_model.operations import Operation
@@ -147,19 +144,19 @@ def _played(lab: Lab, trace: Trace, rules: Rules | None, rate: float) -> tuple[S
 
 def run(script: str, binaries: Binaries, seconds: float = RUN_SECONDS) -> tuple[int, str]:
     """Run a reproducer with nothing in its environment; its exit code and what it said."""
-    with TemporaryDirectory(prefix="qbprop-export-", dir=scratch_root()) as folder:
-        path = Path(folder, "reproduce.sh")
+    with scratch_folder() as folder:
+        path = folder / "reproduce.sh"
         path.write_text(script, "utf-8")
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "TMPDIR": folder,
+            "TMPDIR": str(folder),
             "QEMU_PROG": str(binaries.system),
             "QEMU_IMG_PROG": str(binaries.img),
             "QEMU_IO_PROG": str(binaries.io),
         }
         try:
             done = subprocess.run(
-                ["bash", path],
+                ["setpriv", "--pdeathsig", "TERM", "bash", path],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

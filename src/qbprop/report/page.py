@@ -1,21 +1,38 @@
-"""A recorded trace as one page of HTML."""
+"""A trace, performed and recorded, as one page of HTML."""
 
 import json
 from dataclasses import asdict
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from qbprop.report.record import Record
+from qbprop.errors import TraceError
+from qbprop.lab import Lab
+from qbprop.report.record import Record, record
+from qbprop.trace import Trace
+from qbprop_model.operations import InvalidOperationError
+from qbprop_model.rules import Rules
+
+
+def draw(lab: Lab, trace: Trace, rules: Rules | None = None) -> str:
+    """The page of a trace, which is performed once more.
+
+    :raises TraceError: the model cannot judge it.
+    """
+    named = trace.header.finding
+    try:
+        with lab.session(rules) as session:
+            recorded = record(session, trace.examples)
+    except InvalidOperationError as error:
+        raise TraceError(f"{error}; the trace cannot be judged") from error
+    return render(recorded, named.title if named else "a trace without a finding")
 
 
 def render(record: Record, title: str) -> str:
     """The whole page; it holds everything that it shows and needs no network."""
-    template = files("qbprop.report").joinpath("finding.html").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     finding = record.finding
-    return environment.from_string(template).render(
+    return template("finding.html").render(
         title=title,
         qemu=record.qemu,
         expected=finding.expected if finding else "everything agrees",
@@ -23,6 +40,15 @@ def render(record: Record, title: str) -> str:
         steps=record.steps,
         data=_embedded([asdict(step) for step in record.steps]),
     )
+
+
+def template(name: str) -> Template:
+    """A template of a page; what it is given is text and never mark-up."""
+    text = files("qbprop.report").joinpath(name).read_text("utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(text)
 
 
 def _embedded(value: object) -> Markup:
