@@ -194,6 +194,8 @@ def fuzz(
             )
     if resume is not None and (out is not None or seed is not None):
         raise click.UsageError("a campaign that goes on keeps its --out and its --seed")
+    if cluster and jobs > 1:
+        raise click.UsageError("--cluster has workers of its own; leave out --jobs")
     if exhaustive:
         if jobs > 1 or cluster or focus:
             raise click.UsageError("--exhaustive takes one worker, and no --focus")
@@ -337,12 +339,13 @@ def trace_command(*, schema: bool) -> None:
 
 
 def _given(context: click.Context, request: Any) -> dict[str, Any]:
-    """The part of a request that stands on the command line."""
+    """The part of a request that stands on the command line; --jobs means workers here."""
     told = (field.name for field in fields(request))
     source = context.get_parameter_source
-    return {
+    given = {
         name: getattr(request, name) for name in told if source(name) is ParameterSource.COMMANDLINE
     }
+    return {"cluster": None, **given} if "jobs" in given else given
 
 
 def _make_out(wanted: Path | None) -> Path:

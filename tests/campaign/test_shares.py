@@ -144,8 +144,10 @@ def test_a_campaign_of_one_worker_becomes_the_first_share(tmp_path: Path) -> Non
     assert shared.summary.statistics.steps == 10
     assert [each.id for each in shared.summary.findings] == [COUNT]
     assert 70 <= shared.summary.seconds < 170
-    shared.ledger.begin(0, 0.0)
+    shared.ledger.begin(0, 75.0)
     shared.ledger.count(0)
+    shared.refresh()
+    assert [each.seconds_to_find for each in shared.summary.findings] == [7.0]
     assert read_trace(tmp_path / "findings" / COUNT / "trace.jsonl").length == 2
 
 

@@ -70,11 +70,12 @@ class Ledger:
         """The number of a share that was never begun."""
         return max([*self.unfinished(), *self._counted], default=-1) + 1
 
-    def begin(self, number: int, began: float) -> Path:
-        """The folder of a share that is begun, or goes on, ``began`` seconds after the start."""
+    def begin(self, number: int, now: float) -> Path:
+        """The folder of a share that is begun, or goes on, ``now`` seconds after the start."""
         folder = self._shares / str(number)
         folder.mkdir(exist_ok=True)
-        self._began[number] = began
+        before = Summary.read(self.folder(number))
+        self._began[number] = now - before.seconds if before else now
         return folder
 
     def folder(self, number: int) -> Path:
