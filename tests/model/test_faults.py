@@ -488,3 +488,11 @@ def test_a_fault_that_blkdebug_does_not_count_is_invalid(given: dict[str, Any]) 
 def test_faults_below_a_layer_stand_alone(faults: tuple[Fault, ...]) -> None:
     with pytest.raises(InvalidOperationError):
         World().apply(AddDisk(node="drive0", layers=(Layer(size=SIZE),), faults=faults))
+
+
+def test_which_of_two_errors_a_resize_meets_is_open() -> None:
+    layers = (Layer(size=0, compat="0.10"), Layer(size=512, format="raw"))
+    world = World()
+    world.apply(AddDisk(node="drive0", layers=layers, faults=(fault("resize", 0),)))
+    with pytest.raises(OpenOutcomeError):
+        world.apply(Resize(node="drive0", size=512))

@@ -289,7 +289,12 @@ def _(op: Resize, world: State) -> Outcome:
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
     chain = world.chain(node.image)
-    image = world.rules.resize(chain, op.size, world.step)
+    try:
+        image = world.rules.resize(chain, op.size, world.step)
+    except Refused as refused:
+        if refused.refusal.reason is Reason.GROW_UNSUPPORTED and world.faults.get(node.image):
+            raise OpenOutcomeError("which of two errors a resize meets first") from None
+        raise
     busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
     if busy:
         # The export of another node has them; which one QEMU names is open.
