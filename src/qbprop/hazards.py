@@ -142,7 +142,10 @@ class Hazards:
             yield from _undone(operation, expected, before)
         elif expected.refusal is None and _crowded(_sources(actions, before), before):
             yield TWO_BACKUPS
-        if isinstance(operation, Write | WriteZeroes) and _copies_small(operation, before):
+        copies_small = isinstance(operation, Write | WriteZeroes) and _copies_small(
+            operation, before
+        )
+        if copies_small or _limits_blindly(actions, before):
             yield HELD_COPY
         if isinstance(operation, Resize) and _is_refused(expected, Reason.BITMAP_BUSY):
             yield EXPORTED_RESIZE
@@ -210,6 +213,16 @@ def _copies_small(operation: Write | WriteZeroes, before: World) -> bool:
         and before.nodes[job.node].image == reached.image
         and within(job.left, *before.rules.intercepted(job, operation.offset, operation.length))
         for job in before.jobs.values()
+    )
+
+
+def _limits_blindly(actions: Sequence[Operation], before: World) -> bool:
+    """Whether a limited job is to read a disk that does not tell its block status."""
+    return any(
+        isinstance(action, DriveBackup | BlockdevBackup)
+        and action.speed > 0
+        and before.blind(before.roots.get(action.node, action.node)) is not None
+        for action in actions
     )
 
 
