@@ -17,6 +17,8 @@ from qbprop_model.operations import (
     CreateImage,
     Discard,
     Errno,
+    ExportAdd,
+    ExportedBitmap,
     Fault,
     Flush,
     HoldWrite,
@@ -494,5 +496,20 @@ def test_which_of_two_errors_a_resize_meets_is_open() -> None:
     layers = (Layer(size=0, compat="0.10"), Layer(size=512, format="raw"))
     world = World()
     world.apply(AddDisk(node="drive0", layers=layers, faults=(fault("resize", 0),)))
+    with pytest.raises(OpenOutcomeError):
+        world.apply(Resize(node="drive0", size=512))
+
+
+def test_whether_a_busy_bitmap_or_a_fault_comes_first_is_open() -> None:
+    world = World()
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=0),), faults=(fault("resize", 0),)),
+        AddDisk(node="drive1", layers=(Layer(size=0, format="raw"),)),
+        BitmapAdd(node="drive0", name="b"),
+        ExportAdd(
+            export="export0", node="drive1", bitmaps=(ExportedBitmap(name="b", node="drive0"),)
+        ),
+    ):
+        assert world.apply(operation).refusal is None
     with pytest.raises(OpenOutcomeError):
         world.apply(Resize(node="drive0", size=512))

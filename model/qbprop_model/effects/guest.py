@@ -289,24 +289,24 @@ def _(op: Resize, world: State) -> Outcome:
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
     chain = world.chain(node.image)
+    faults = world.faults.get(node.image)
     try:
         image = world.rules.resize(chain, op.size, world.step)
     except Refused as refused:
-        if refused.refusal.reason is Reason.GROW_UNSUPPORTED and world.faults.get(node.image):
+        if refused.refusal.reason is Reason.GROW_UNSUPPORTED and faults:
             raise OpenOutcomeError("which of two errors a resize meets first") from None
         raise
+    if faults and not world.rules.writes_size_alone(chain, op.size):
+        raise OpenOutcomeError("what a resize has done before it fails, or whether it does")
     busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
     if busy:
         # The export of another node has them; which one QEMU names is open.
         raise Refused(Reason.BITMAP_BUSY, busy[0] if len(busy) == 1 else "")
     if name in world.torn:
         raise OpenOutcomeError("a resize of bytes that are open")
-    if faults := world.faults.get(node.image):
-        if not world.rules.writes_size_alone(chain, op.size):
-            raise OpenOutcomeError("what a resize has done before it fails, or whether it does")
-        if faults[0].request == "resize":
-            strike(world, node.image, "resize")
-            return Outcome(refusal=Refusal(Reason.SIZE_NOT_WRITTEN))
+    if faults and faults[0].request == "resize":
+        strike(world, node.image, "resize")
+        return Outcome(refusal=Refusal(Reason.SIZE_NOT_WRITTEN))
     world.images[node.image] = image
     bitmaps = {
         key: world.rules.resize_bitmap(bitmap, image.size) for key, bitmap in node.bitmaps.items()
