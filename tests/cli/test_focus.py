@@ -10,8 +10,8 @@ from tests.cli.run import qbprop
 @pytest.mark.parametrize(
     ("focus", "done", "left"),
     [
-        ("layers", {"write_compressed", "resize"}, {"bitmap_merge", "job_pause", "rebase_image"}),
-        ("bitmaps", {"bitmap_merge", "resize"}, {"write_compressed", "job_pause"}),
+        ("layers", {"write_compressed", "resize"}, {"bitmap_merge", "rebase_image"}),
+        ("bitmaps", {"bitmap_merge", "resize"}, {"write_compressed", "rebase_image"}),
         ("jobs,layers", {"job_pause", "write_compressed"}, {"transaction.bitmap_remove"}),
     ],
 )
