@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from qbprop_model.expectation import BitmapState, digest
+from qbprop_model.expectation import BitmapState, Reason, digest
 
 Bits = npt.NDArray[np.bool_]
+
+Use = Literal["read", "switch", "change", "remove"]
+"""What a command does with a bitmap: "switch" turns its recording on or off."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -22,7 +26,8 @@ class Bitmap:
     """A bitmap of a node. ``bits`` is never changed in place.
 
     ``granularity`` in bytes. While a job uses the bitmap it is ``busy`` and guest writes go to
-    ``successor``, which has the shape of ``bits``.
+    ``successor``, which has the shape of ``bits``. A ``persistent`` one is stored in the image;
+    its node may be ``read_only``. What is ``inconsistent`` was lost, and can only be removed.
     """
 
     granularity: int
@@ -31,6 +36,7 @@ class Bitmap:
     busy: bool = False
     persistent: bool = False
     inconsistent: bool = False
+    read_only: bool = False
     successor: Bits | None = None
 
     @cached_property
@@ -85,6 +91,16 @@ class BitmapRules:
     def add(self, size: int, granularity: int, *, disabled: bool) -> Bitmap:
         """A new bitmap is clean (semantics 3)."""
         return Bitmap(granularity, np.zeros(self.length(size, granularity), np.bool_), not disabled)
+
+    def obstacle(self, bitmap: Bitmap, use: Use) -> Reason | None:
+        """Why a command may not use a bitmap, in QEMU's order (matrix of semantics 3)."""
+        if bitmap.busy:
+            return Reason.BITMAP_BUSY
+        if bitmap.read_only and use in ("change", "remove"):
+            return Reason.BITMAP_READ_ONLY
+        if bitmap.inconsistent and use != "remove":
+            return Reason.BITMAP_INCONSISTENT
+        return None
 
     def covered(self, granularity: int, offset: int, length: int) -> slice:
         """The clusters that a byte range touches: rounded outward (semantics 1.2)."""

@@ -31,7 +31,13 @@ class Reason(StrEnum):
     GRANULARITY_OUT_OF_RANGE = auto()  # 1.1: does not fit 32 bits
     BITMAP_NOT_FOUND = auto()  # 3
     BITMAP_BUSY = auto()  # 3, 3.2
+    BITMAP_READ_ONLY = auto()  # 3, 8.4
+    BITMAP_INCONSISTENT = auto()  # 3, 8.3
     BITMAP_SIZES_DIFFER = auto()  # 3
+    PERSISTENCE_UNSUPPORTED = auto()  # 3: raw images, and filters
+    PERSISTENT_IN_OLD_IMAGE = auto()  # 3: qcow2 version 2
+    PERSISTENT_NAME_TOO_LONG = auto()  # 3
+    PERSISTENT_TOO_LARGE = auto()  # 3, 8.7
     ABORTED = auto()  # 3.2
     GROUPED_UNSUPPORTED = auto()  # 3.2
     PAST_END = auto()  # 1.2: guest I/O across or past the end
@@ -56,6 +62,9 @@ class Reason(StrEnum):
     JOB_ID_TAKEN = auto()  # 6.1
     NO_SUCH_FILE = auto()  # a target that was never created
     IMAGE_REFUSED = auto()  # 5.3: topologies that qemu-img or QEMU refuses
+    NO_NODE_TO_CLOSE = auto()  # blockdev-del, drive_del, blockdev-reopen
+    NODE_IN_USE = auto()  # blockdev-del beside a job, an export or a drive; drive_del beside a job
+    READ_ONLY = auto()  # guests' writes to a disk that is read-only
     NODE_BUSY = auto()  # 6.1: source or target already in a job
     PERMISSION_DENIED = auto()  # 5.1, 10.1: what a job's filter does not share
     DEVICE_IN_USE = auto()  # 5.1: resize by the drive's name while a job runs
@@ -81,6 +90,7 @@ class Reason(StrEnum):
     EXPORT_NODE_NOT_FOUND = auto()  # 2.2: a drive's name is none either
     EXPORT_BITMAP_NOT_FOUND = auto()  # 2.2: neither on the node nor below it
     EXPORT_READ_ONLY = auto()  # 2.2: an enabled bitmap, and guests must not write
+    EXPORT_NOT_WRITABLE = auto()  # a writable export of a disk that is read-only
     EXPORT_NOT_FOUND = auto()  # 2.2: block-export-del
     EXPORT_IN_USE = auto()  # 2.2: block-export-del in mode safe beside a client
     NO_SUCH_EXPORT = auto()  # 2.2: what the server tells a client

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from qbprop_model.bitmap import Bitmap
+from qbprop_model.bitmap import Bitmap, BitmapRules
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Refused
 from qbprop_model.ranges import Ranges, within
@@ -32,7 +32,7 @@ class Export:
         return {key for key in self.bitmaps if key[1] == bitmap}
 
 
-class ExportRules:
+class ExportRules(BitmapRules):
     """How bitmaps are exported. Override one method to state another rule."""
 
     def site(self, downward: Sequence[tuple[str, Mapping[str, Bitmap]]], name: str) -> str | None:
@@ -46,8 +46,9 @@ class ExportRules:
         """
         if strict and bitmap.recording and bitmap.successor is None:
             raise Refused(Reason.EXPORT_READ_ONLY, name)
-        if bitmap.busy:
-            raise Refused(Reason.BITMAP_BUSY, name)
+        obstacle = self.obstacle(bitmap, "read")
+        if obstacle is not None:
+            raise Refused(obstacle, name)
 
     def publish(self, bitmap: Bitmap) -> Bitmap:
         """An exported bitmap is busy, and goes on recording."""

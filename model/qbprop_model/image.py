@@ -5,13 +5,13 @@ Bytes are runs of :class:`Cell`; nothing is rendered before a comparison asks fo
 semantics 1.2, 5.3 and 6.2.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
 import numpy as np
 
-from qbprop_model.bitmap import ceil_div
+from qbprop_model.bitmap import Bitmap, ceil_div
 from qbprop_model.data import ZERO, Bytes, Data
 from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.operations import Compat, Format
@@ -52,7 +52,8 @@ class Image:
 
     ``cells`` and ``alloc`` reach up to the end of the last cluster, so the bytes that a shrink
     leaves behind it (ghosts, semantics 5.3) are kept. ``hosted`` tells which clusters own
-    space in the file. A cell is None where the layer itself has nothing.
+    space in the file. A cell is None where the layer itself has nothing. ``stored`` are the
+    bitmaps in the file, by name; those that are ``inconsistent`` are marked as in use.
     """
 
     format: Format
@@ -64,6 +65,7 @@ class Image:
     cells: RangeMap[Cell | None]
     alloc: RangeMap[Alloc]
     hosted: RangeMap[bool]
+    stored: Mapping[str, Bitmap] = field(default_factory=dict)
 
     @property
     def unit(self) -> int:

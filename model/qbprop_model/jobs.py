@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qbprop_model.bitmap import Bitmap, ceil_div
+from qbprop_model.bitmap import Bitmap, BitmapRules, ceil_div
 from qbprop_model.data import ZERO, all_zero
 from qbprop_model.disk import DiskRules
 from qbprop_model.expectation import Reason
@@ -80,7 +80,7 @@ class Job:
         return self.length - total(self.left)
 
 
-class JobRules(DiskRules):
+class JobRules(BitmapRules, DiskRules):
     """How backups behave. Override one method to state another rule."""
 
     def check_modes(self, op: Backup, bitmap: Bitmap | None) -> None:
@@ -97,8 +97,9 @@ class JobRules(DiskRules):
             raise Refused(Reason.BACKUP_BITMAP_NOT_FOUND, op.bitmap)
         if op.bitmap_mode is None and op.sync != "incremental":
             raise Refused(Reason.BITMAP_MODE_NEEDED)
-        if bitmap.busy:
-            raise Refused(Reason.BITMAP_BUSY, op.bitmap)
+        obstacle = self.obstacle(bitmap, "read")
+        if obstacle is not None:
+            raise Refused(obstacle, op.bitmap)
         if op.sync == "none":
             raise Refused(Reason.SYNC_NONE_WITH_BITMAP, op.sync)
         if op.bitmap_mode == "never" and op.sync in ("full", "top"):

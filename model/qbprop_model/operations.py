@@ -214,6 +214,52 @@ class AddDisk(Operation):
             raise InvalidOperationError(f"faults of a drive come {DRIVE_FAULTS} times at most")
 
 
+@dataclass(frozen=True, kw_only=True)
+class CloseDisk(Operation):
+    """A disk is closed, its images stay: ``blockdev-del``, by its drive's name ``drive_del``."""
+
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenDisk(Operation):
+    """Open the images of a disk that was closed, as node ``node`` and perhaps a drive.
+
+    ``format`` is that of the top layer. Otherwise as :class:`AddDisk`.
+    """
+
+    node: str
+    format: Format = "qcow2"
+    drive: str | None = None
+    discard: Literal["ignore", "unmap"] = "ignore"
+    detect_zeroes: Literal["off", "on", "unmap"] = "off"
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReopenDisk(Operation):
+    """``blockdev-reopen`` of an open disk of one layer, read-only or writable.
+
+    Options that are not given fall back to QEMU's defaults.
+    """
+
+    node: str
+    format: Format = "qcow2"
+    discard: Literal["ignore", "unmap"] = "ignore"
+    detect_zeroes: Literal["off", "on", "unmap"] = "off"
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restart(Operation):
+    """QEMU ends, and another one is launched in which nothing is open.
+
+    ``how``: the command ``quit``, the signal SIGTERM, or SIGKILL.
+    """
+
+    how: Literal["quit", "terminate", "kill"] = "quit"
+
+
 # --- guest I/O -----------------------------------------------------------------------------
 
 
@@ -344,12 +390,16 @@ class Resize(Operation):
 
 @dataclass(frozen=True, kw_only=True)
 class BitmapAdd(Operation):
-    """``block-dirty-bitmap-add``. ``granularity`` None leaves the choice to QEMU."""
+    """``block-dirty-bitmap-add``. ``granularity`` None leaves the choice to QEMU.
+
+    A ``persistent`` bitmap is stored in the image when that is closed.
+    """
 
     node: str
     name: str
     granularity: int | None = None
     disabled: bool = False
+    persistent: bool = False
 
     def __post_init__(self) -> None:
         _natural("granularity", self.granularity or 0)
@@ -636,6 +686,10 @@ class Transaction(Operation):
 
 OPERATIONS: tuple[type[Operation], ...] = (
     AddDisk,
+    CloseDisk,
+    OpenDisk,
+    ReopenDisk,
+    Restart,
     Read,
     Flush,
     Write,

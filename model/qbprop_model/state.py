@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from qbprop_model.bitmap import Bitmap
+from qbprop_model.bitmap import Bitmap, Use
 from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal, Torn
 from qbprop_model.exports import Export
@@ -28,7 +28,7 @@ from qbprop_model.traits import Traits
 class Node:
     """An open node. ``image`` names the top layer; ``filters`` the node it filters, if any.
 
-    ``unflushed``: written to since its last flush.
+    ``unflushed``: written to since its last flush. ``read_only``: guests cannot write.
     """
 
     image: str
@@ -38,6 +38,7 @@ class Node:
     bitmaps: Mapping[str, Bitmap] = field(default_factory=dict)
     filters: str | None = None
     unflushed: bool = False
+    read_only: bool = False
 
     def with_bitmap(self, name: str, bitmap: Bitmap) -> "Node":
         """The node with one bitmap added or replaced."""
@@ -71,10 +72,11 @@ class State:
 
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
-    ``vague`` names the images whose bytes are open, ``opened`` the targets that are open as
-    nodes. ``faults`` has those that are left of each node at which requests may fail, and of
-    each image whose file may; ``held`` the guest's write that is held at a disk, ``torn`` the
-    one that failed there, done in part or not at all.
+    ``vague`` names the images whose bytes are open, ``leaky`` those that QEMU had open when it
+    was killed, ``opened`` the targets that are open as nodes. ``faults`` has those that are left
+    of each node at which requests may fail, and of each image whose file may; ``held`` the
+    guest's write that is held at a disk, ``torn`` the one that failed there, done in part or not
+    at all.
     ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the
     ``words`` and ``ends`` of its jobs, the targets of those that have ``concluded``, and the
     ``complaints`` that QEMU may make of what failed while it closed nodes.
@@ -93,6 +95,7 @@ class State:
         self.held: dict[str, HoldWrite] = {}
         self.torn: dict[str, Write] = {}
         self.vague: frozenset[str] = frozenset()
+        self.leaky: frozenset[str] = frozenset()
         self.opened: frozenset[str] = frozenset()
         self.removing: tuple[tuple[str, str], ...] = ()
         self.words: dict[str, tuple[str, ...]] = {}
@@ -167,12 +170,22 @@ class State:
             raise Refused(Reason.BITMAP_NOT_FOUND, name)
         return node_name, node.bitmaps[name]
 
-    def usable(self, reference: str, name: str) -> tuple[str, Bitmap]:
-        """As :meth:`bitmap`, and refused while another operation uses it (semantics 3)."""
+    def shown_name(self, name: str) -> str:
+        """What QEMU calls a node in errors: its drive, where it is the root of one."""
+        drive = self.nodes[name].drive
+        return drive if drive is not None and self.roots[drive] == name else name
+
+    def usable(self, reference: str, name: str, use: Use) -> tuple[str, Bitmap]:
+        """As :meth:`bitmap`, and refused where its state does not allow for the use (3)."""
         node_name, bitmap = self.bitmap(reference, name)
-        if bitmap.busy:
-            raise Refused(Reason.BITMAP_BUSY, name)
+        self.check_use(name, bitmap, use)
         return node_name, bitmap
+
+    def check_use(self, name: str, bitmap: Bitmap, use: Use) -> None:
+        """Refuse what the state of bitmap ``name`` does not allow for (semantics 3)."""
+        reason = self.rules.obstacle(bitmap, use)
+        if reason is not None:
+            raise Refused(reason, name)
 
     def downward(self, name: str) -> list[str]:
         """A node and what it filters, from the top down."""
@@ -224,7 +237,9 @@ class State:
     def put_filter(self, name: str, node: str) -> None:
         """Put a job's filter right above its disk, below those that are there already."""
         below = self.nodes[node]
-        self.nodes[name] = Node(below.image, below.drive, below.discard, filters=node)
+        self.nodes[name] = Node(
+            below.image, below.drive, below.discard, filters=node, read_only=below.read_only
+        )
         if below.drive is not None:
             self.roots[below.drive] = self.filters(node)[0]
 
@@ -248,6 +263,7 @@ class State:
             self.check_unused(name)
         self.images[name] = image
         self.vague -= {name}
+        self.leaky -= {name}
 
     def in_use(self, image: str) -> bool:
         """Whether a job has an image open, as its target or below it."""

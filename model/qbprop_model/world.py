@@ -18,7 +18,7 @@ from qbprop_model.expectation import (
 )
 from qbprop_model.image import Refused
 from qbprop_model.jobs import Job
-from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.operations import NODES, InvalidOperationError, Operation
 from qbprop_model.ranges import total
 from qbprop_model.state import Outcome, State
 
@@ -63,17 +63,21 @@ class World(State):
         self.begin_step()
         busy = {job.target for job in self.jobs.values() if job.active}
         disks = {name: node.image for name, node in self.nodes.items() if node.filters is None}
+        tops = (f"{name}.0" for name in NODES if name not in self.nodes)
+        closed = [image for image in tops if image in self.images]
         read = (image if self.unreadable(name) else name for name, image in disks.items())
         targets = tuple(
             name
             for name in self.images
             if "." not in name and not busy.intersection(self.chain_names(name))
         )
-        everything = self._expect(Outcome(contents=(*read, *targets)), self.named_bitmaps())
-        tops = {name: self.images[image] for name, image in disks.items()}
+        everything = self._expect(
+            Outcome(contents=(*read, *closed, *targets)), self.named_bitmaps()
+        )
+        layers = {name: self.images[image] for name, image in disks.items()}
         allocated = {
             name: top.allocated
-            for name, top in tops.items()
+            for name, top in layers.items()
             if top.format == "qcow2" and name not in self.torn and self.blind(name) is None
         }
         return replace(everything, allocated=allocated)

@@ -17,15 +17,19 @@ from qbprop_model.operations import (
     Action,
     BitmapMerge,
     BlockdevBackup,
+    CloseDisk,
     DriveBackup,
     Operation,
+    ReopenDisk,
     Resize,
+    Restart,
     Transaction,
     Write,
     WriteCompressed,
     WriteZeroes,
 )
 from qbprop_model.ranges import within
+from qbprop_model.state import Node
 from qbprop_model.world import World
 
 
@@ -70,6 +74,7 @@ DRAINED = Hazard("a drive-backup without its target", frozenset({"hang"}), lasti
 EMPTY_DISK = Hazard("a backup of an empty disk", frozenset({"crash"}))
 ENDLESS_RESIZE = Hazard("a resize to more than any disk can have", frozenset({"crash", "reply"}))
 FAILED_RESIZE = Hazard("a new size that cannot be written", frozenset({"fields"}))
+EMPTY_STORED = Hazard("closing an empty disk that has persistent bitmaps", frozenset({"reply"}))
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -88,6 +93,7 @@ HAZARDS = (
     FAILED_RESIZE,
     DRAINED,
     EMPTY_DISK,
+    EMPTY_STORED,
     ENDLESS_RESIZE,
 )
 """All of them; where several explain a finding, the first in this order names it."""
@@ -164,6 +170,8 @@ class Hazards:
             yield DRAINED
         if _backs_up_nothing(actions, before):
             yield EMPTY_DISK
+        if expected.refusal is None and any(map(_is_stored_in_vain, _stored(operation, before))):
+            yield EMPTY_STORED
         if isinstance(operation, WriteCompressed):
             node = before.find(operation.node)
             if node is not None and node.image in self._freed:
@@ -192,6 +200,28 @@ def _backs_up_nothing(actions: Sequence[Operation], before: World) -> bool:
             if node is not None and not before.size(node):
                 return True
     return False
+
+
+def _stored(operation: Operation, before: World) -> Iterator[tuple[Node, int]]:
+    """The disks, with their sizes, whose bitmaps an operation has stored."""
+    for name, node in before.nodes.items():
+        match operation:
+            case CloseDisk(node=reference):
+                due = reference in (name, node.drive)
+            case ReopenDisk(node=reference, read_only=read_only):
+                due = reference == name and read_only
+            case Restart(how=how):
+                due = how != "kill"
+            case _:
+                due = False
+        if due and not node.read_only:
+            yield node, before.size(node)
+
+
+def _is_stored_in_vain(disk: tuple[Node, int]) -> bool:
+    """Whether a disk has persistent bitmaps, and not a byte."""
+    node, size = disk
+    return not size and any(b.persistent and not b.inconsistent for b in node.bitmaps.values())
 
 
 def _crowded(sources: Sequence[str], before: World) -> bool:

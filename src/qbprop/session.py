@@ -317,7 +317,7 @@ class Session:
             )
 
     def _check_images(self) -> None:
-        for name, problem in self.driver.check_images(self.world.images).items():
+        for name, problem in self.driver.check_images(self.world.images, self.world.leaky).items():
             raise ImageCheckFinding("end", normalise(problem), f"{name}: no error", problem)
 
     def _life(self, name: str, due: str, gone: QemuGone) -> Finding:

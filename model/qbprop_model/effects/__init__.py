@@ -8,6 +8,7 @@ from qbprop_model.effects import (
     holds,
     images,
     jobs,
+    opening,
     transactions,
 )
 from qbprop_model.effects.dispatch import effect
@@ -21,5 +22,6 @@ __all__ = [
     "holds",
     "images",
     "jobs",
+    "opening",
     "transactions",
 ]

@@ -100,6 +100,8 @@ def start_backup(op: Backup, world: State) -> str:
         raise Refused(Reason.NODE_BUSY, op.target)
     if op.max_workers == 0:
         raise Refused(Reason.WORKERS_OUT_OF_RANGE)
+    if found is not None and op.bitmap is not None and op.bitmap_mode != "never":
+        world.check_use(op.bitmap, found, "change")
     if target.size != world.size(node):
         raise Refused(Reason.BACKUP_SIZES_DIFFER)
     cluster = rules.job_cluster(target)

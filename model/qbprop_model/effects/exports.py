@@ -30,6 +30,8 @@ def _(op: ExportAdd, world: State) -> Outcome:
     disk = world.nodes[op.node].filters or op.node
     if op.writable and (*world.filters(disk), disk)[0] != op.node:
         raise Refused(Reason.PERMISSION_DENIED, op.node)
+    if op.writable and world.nodes[disk].read_only:
+        raise Refused(Reason.EXPORT_NOT_WRITABLE)
     if op.name in world.exports:
         raise Refused(Reason.EXPORT_NAME_TAKEN, op.name)
     if op.name not in (None, op.export):
@@ -62,7 +64,7 @@ def locate(op: ExportAdd, wanted: ExportedBitmap, world: State) -> tuple[str, st
         node = world.rules.site(downward, name)
         if node is None:
             raise Refused(Reason.EXPORT_BITMAP_NOT_FOUND, name)
-    strict = wanted.node is None and not op.writable
+    strict = wanted.node is None and not (op.writable or world.nodes[node].read_only)
     world.rules.check_exportable(name, world.nodes[node].bitmaps[name], strict=strict)
     return node, name
 

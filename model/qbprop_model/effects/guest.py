@@ -39,6 +39,8 @@ def _disk(reference: str, world: State) -> tuple[str, Node]:
 def _reached(op: Request, world: State) -> tuple[str, Node, Chain]:
     """The disk that a request gets to; past its end nothing gets there (1.2)."""
     name, node = _disk(op.node, world)
+    if node.read_only and not isinstance(op, Read):
+        raise Refused(Reason.READ_ONLY)
     if op.offset + op.length > world.size(node):
         raise Refused(Reason.PAST_END)
     chain = world.chain(node.image)
@@ -199,6 +201,8 @@ def _(op: WriteCompressed, world: State) -> Outcome:
     reached, entered = world.resolve(op.node, Reason.GUEST_NOT_FOUND)
     if entered.filters is None and world.filters(reached):
         raise Refused(Reason.PERMISSION_DENIED, reached)
+    if entered.read_only:
+        raise Refused(Reason.READ_ONLY)
     if op.offset % SECTOR or op.length % SECTOR:
         raise Refused(Reason.NOT_SECTOR_ALIGNED)
     name, node, chain = _reached(op, world)
@@ -288,6 +292,9 @@ def _(op: Resize, world: State) -> Outcome:
     exports = (each for each in world.exports.values() if each.node == name)
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
+    if node.read_only:
+        raise InvalidOperationError("a disk that is read-only keeps its size")
+    inconsistent = [key for key, bitmap in node.bitmaps.items() if bitmap.inconsistent]
     chain = world.chain(node.image)
     faults = world.faults.get(node.image)
     try:
@@ -295,13 +302,24 @@ def _(op: Resize, world: State) -> Outcome:
     except Refused as refused:
         if refused.refusal.reason is Reason.GROW_UNSUPPORTED and faults:
             raise OpenOutcomeError("which of two errors a resize meets first") from None
+        if inconsistent and refused.refusal.reason is not Reason.SIZE_NOT_ALIGNED:
+            raise OpenOutcomeError("whether a bitmap or its size stops a resize") from None
         raise
     if faults and not world.rules.writes_size_alone(chain, op.size):
         raise OpenOutcomeError("what a resize has done before it fails, or whether it does")
     busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
+    if busy and inconsistent:
+        raise OpenOutcomeError("which bitmap stops a resize")
     if busy:
         # The export of another node has them; which one QEMU names is open.
         raise Refused(Reason.BITMAP_BUSY, busy[0] if len(busy) == 1 else "")
+    if inconsistent:
+        raise Refused(Reason.BITMAP_INCONSISTENT, inconsistent[0] if len(inconsistent) == 1 else "")
+    if any(
+        bitmap.persistent and not world.rules.fits_image(image.size, bitmap.granularity)
+        for bitmap in node.bitmaps.values()
+    ):
+        raise OpenOutcomeError("a bitmap that grows too large to be stored")
     if name in world.torn:
         raise OpenOutcomeError("a resize of bytes that are open")
     if faults and faults[0].request == "resize":

@@ -1,5 +1,7 @@
 """Disks and image files (semantics 5.3, 11): what qemu-img makes, what QEMU opens."""
 
+from dataclasses import replace
+
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Cell, Image, Refused
@@ -10,7 +12,9 @@ from qbprop_model.operations import (
     CreateImage,
     InvalidOperationError,
     Layer,
+    OpenDisk,
     RebaseImage,
+    ReopenDisk,
 )
 from qbprop_model.state import Node, Outcome, State
 
@@ -29,9 +33,11 @@ def _create(layer: Layer, backing: str | None, world: State) -> Image:
 @effect.register
 def _(op: AddDisk, world: State) -> Outcome:
     world.check_slot(op.node, op.drive)
+    _check_unused(op.node, world)
     backing = None
     for index in reversed(range(len(op.layers))):
         layer, name = op.layers[index], f"{op.node}.{index}"
+        world.images.pop(name, None)
         image = _create(layer, backing, world)
         below = () if backing is None else world.chain(backing)
         for pattern in layer.data:
@@ -40,17 +46,13 @@ def _(op: AddDisk, world: State) -> Outcome:
             cell = Cell(pattern.data, world.step)
             image = world.rules.write((image, *below), pattern.offset, pattern.length, cell)
         world.images[name] = image
+        world.vague -= {name}
+        world.leaky -= {name}
         backing = name
-    if op.detect_zeroes == "unmap" and op.discard != "unmap" and op.drive is None:
-        raise Refused(Reason.IMAGE_REFUSED)
-    world.nodes[op.node] = Node(
-        image=f"{op.node}.0",
-        drive=op.drive,
-        discard=op.discard == "unmap",
-        detect_zeroes=op.detect_zeroes,
-    )
-    if op.drive is not None:
-        world.roots[op.drive] = op.node
+    check_options(op)
+    attach(world, op.node, op.drive, Node(
+        image=f"{op.node}.0", discard=op.discard == "unmap", detect_zeroes=op.detect_zeroes
+    ))  # fmt: skip
     if op.faults is not None:
         kinds = {fault.request for fault in op.faults}
         in_file = not kinds.isdisjoint(BELOW)
@@ -59,6 +61,28 @@ def _(op: AddDisk, world: State) -> Outcome:
             raise InvalidOperationError("faults of resizes, or one write_aio, alone below qcow2")
         world.faults[f"{op.node}.0" if in_file else op.node] = op.faults
     return Outcome()
+
+
+def check_options(op: AddDisk | OpenDisk | ReopenDisk) -> None:
+    """Refuse options that do not go together (1.2); ``drive_add`` lets them pass."""
+    drive = None if isinstance(op, ReopenDisk) else op.drive
+    if op.detect_zeroes == "unmap" and op.discard != "unmap" and drive is None:
+        raise Refused(Reason.IMAGE_REFUSED)
+
+
+def attach(world: State, name: str, drive: str | None, node: Node) -> None:
+    """A node has been opened, perhaps as a drive."""
+    world.nodes[name] = replace(node, drive=drive)
+    if drive is not None:
+        world.roots[drive] = name
+
+
+def _check_unused(node: str, world: State) -> None:
+    """No image but those of the disk itself may be backed by one of its layers."""
+    for name, image in world.images.items():
+        backing, _, layer = (image.backing or "").partition(".")
+        if layer and backing == node and not name.startswith(f"{node}."):
+            raise InvalidOperationError(f"a layer of {node} is the backing file of {name}")
 
 
 def _check_backing(image: str, backing: str | None, world: State) -> None:

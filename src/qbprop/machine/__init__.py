@@ -20,13 +20,14 @@ from qbprop.machine import (
     groups,
     guest,
     jobs,
+    opening,
     refusals,
     start,
     topology,
     transactions,
 )
 from qbprop.machine.core import MachineBase, drawn, going_on, part_of, step_rule
-from qbprop.machine.draws import present
+from qbprop.machine.topology import empty_slots
 from qbprop_model.operations import NODES, Operation
 
 SUBJECTS = ("jobs", "layers", "bitmaps", "backups")
@@ -61,7 +62,7 @@ class BlockMachine(MachineBase):
         self.deep = self.thorough or depth == 0
         self.perform(ops)
 
-    @precondition(lambda self: going_on(self) and len(present(self.world)) < len(NODES))
+    @precondition(lambda self: going_on(self) and bool(empty_slots(self.world)))
     @part_of("layers")
     @rule(op=drawn(topology.add_disk))
     def add_disk(self, op: Operation) -> None:
@@ -156,6 +157,13 @@ class BlockMachine(MachineBase):
     @rule(ops=drawn(jobs.start_any))
     def job_start(self, ops: Iterable[Operation]) -> None:
         """A job that stays in flight."""
+        self.perform(ops)
+
+    @step_rule
+    @part_of("layers", "bitmaps")
+    @rule(ops=drawn(opening.openings))
+    def opening(self, ops: Iterable[Operation]) -> None:
+        """Disks closed and opened again, and QEMU restarted or killed."""
         self.perform(ops)
 
     @step_rule

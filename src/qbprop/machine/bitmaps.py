@@ -34,12 +34,25 @@ def bitmap_add(draw: st.DrawFn, world: State, name: str | None = None) -> Bitmap
     slot = free[min(pick(draw, (0, 0, 0, 1, 2, 3, 4, 5, 6)), len(free) - 1)]
     fit = granularities(world.size(node))
     choices: list[int | None] = [None, *fit] if 65536 in fit else list(fit)
+    persistent = storable(world, name) and seldom(draw, 2)
+    fine = [g for g in fit if world.size(node) > 8 * g * world.images[node.image].cluster_size]
+    if persistent and fine and not seldom(draw, 4):
+        choices = [*fine]  # the bits take more than one cluster of the image
     return BitmapAdd(
         node=named(draw, world, name),
         name=slot,
         granularity=pick(draw, choices),
         disabled=seldom(draw, 5),
+        persistent=persistent,
     )
+
+
+def storable(world: State, name: str) -> bool:
+    """Whether a disk's image can store bitmaps."""
+    node = world.nodes[name]
+    image = world.images[node.image]
+    takes_them = image.format == "qcow2" and image.compat != "0.10" and not node.read_only
+    return takes_them and name not in world.faults
 
 
 def by_name(draw: st.DrawFn, world: State, cls: ByName) -> BitmapAction:

@@ -13,6 +13,7 @@ from qbprop.hazards import Hazard
 from qbprop.machine.draws import COPY_LIMIT
 from qbprop.machine.exports import closing
 from qbprop.machine.jobs import endings
+from qbprop.machine.opening import once_more
 from qbprop.session import Session
 from qbprop_model.expectation import Expectation
 from qbprop_model.operations import InvalidOperationError, Operation, Resize
@@ -151,6 +152,7 @@ class MachineBase(RuleBasedStateMachine):
         if self.world.jobs or self.world.held:
             self._guarded(self.session.settle)
         else:
+            self.perform(once_more(self.world))
             self._finish()
 
     def _finish(self) -> None:

@@ -23,10 +23,9 @@ from qbprop.machine.draws import (
     seldom,
 )
 from qbprop.machine.guest import read_around
-from qbprop.machine.topology import FAULTY, add_disk, faults
+from qbprop.machine.topology import FAULTY, add_disk, empty_slots, faults
 from qbprop_model.operations import (
     JOBS,
-    NODES,
     BitmapClear,
     BitmapMode,
     BlockdevBackup,
@@ -173,7 +172,7 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     scratch = draft.world
     idle = [name for name in present(world) if name not in world.backed_up]
     failing = [name for name in idle if scratch.unreadable(name)]
-    if not failing and len(present(world)) < len(NODES) and seldom(draw, 2):
+    if not failing and empty_slots(world) and seldom(draw, 2):
         disk = add_disk(draw, world)
         size = disk.layers[0].size
         draft.add(replace(disk, faults=faults(draw, size, ("read",)), drive=None))

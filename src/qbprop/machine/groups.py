@@ -24,11 +24,10 @@ from qbprop.machine.draws import (
     seldom,
 )
 from qbprop.machine.jobs import ACTIONS, command, during, endings
-from qbprop.machine.topology import add_disk, layers
+from qbprop.machine.topology import add_disk, empty_slots, layers
 from qbprop_model.operations import (
     FILTERS,
     JOBS,
-    NODES,
     TARGETS,
     Backup,
     BitmapClear,
@@ -88,7 +87,7 @@ def _disks(draw: st.DrawFn, draft: Draft, wanted: int) -> list[str]:
         fit = (n for n in present(world) if 0 < world.size(world.nodes[n]) <= SMALL)
         return [name for name in fit if name not in world.backed_up]
 
-    while len(idle()) < wanted and len(present(draft.world)) < len(NODES):
+    while len(idle()) < wanted and empty_slots(draft.world):
         disk = add_disk(draw, draft.world)
         draft.add(replace(disk, layers=(layers(draw, pick(draw, SIZES)),)))
     return idle()

@@ -7,7 +7,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from qbprop.machine.backups import MODES, backup, create_image
-from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, bitmap_merge
+from qbprop.machine.bitmaps import (
+    BY_NAME,
+    bitmap_add,
+    bitmap_command,
+    bitmap_merge,
+    storable,
+)
 from qbprop.machine.draws import (
     SECTOR,
     below,
@@ -19,7 +25,8 @@ from qbprop.machine.draws import (
     sited,
 )
 from qbprop.machine.exports import refused_export
-from qbprop.machine.topology import add_disk
+from qbprop.machine.opening import refused_opening
+from qbprop.machine.topology import add_disk, empty_slots
 from qbprop_model.operations import (
     BAD_BITMAPS,
     BITMAPS,
@@ -113,10 +120,17 @@ def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
     """A bitmap with a bad name, a taken one or a bad granularity, or on no disk."""
     good = bitmap_add(draw, world)
     taken = [(node, bitmap) for node in sited(world) for bitmap in world.nodes[node].bitmaps]
-    match below(draw, 4):
+    match below(draw, 5):
         case 0 if taken:
             node, name = pick(draw, taken)
-            return replace(good, node=node, name=name)
+            return replace(good, node=node, name=name, persistent=seldom(draw, 2))
+        case 4:
+            unfit = [name for name in present(world) if not storable(world, name)]
+            node, name = (
+                pick(draw, unfit or present(world)),
+                pick(draw, (good.name, BAD_BITMAPS[1])),
+            )
+            return replace(good, node=node, name=name, granularity=None, persistent=True)
         case 1:
             return replace(good, granularity=pick(draw, BAD_GRANULARITIES))
         case 2:
@@ -219,7 +233,7 @@ def refused_image(draw: st.DrawFn, world: World) -> Operation:
 
 def refused_disk(draw: st.DrawFn, world: World) -> Operation:
     """A disk that cannot be made or opened."""
-    if len(present(world)) == len(NODES):
+    if not empty_slots(world):
         return refused_request(draw, world)
     good = add_disk(draw, world)
     if good.drive is None and seldom(draw, 2):
@@ -252,6 +266,7 @@ ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_backup,
     refused_backup,
     refused_export,
+    refused_opening,
 )
 PROGRAMS: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_image,

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from qbprop.machine import groups, guest, jobs
+from qbprop.machine import groups, guest, jobs, opening
 from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import Draft, pick, seldom
@@ -28,6 +28,8 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(Flush(node=disk.node))
         for _ in range(pick(draw, [1, 2, 0, 3])):
             draft.add(bitmap_add(draw, scratch, disk.node))
+        if disk.faults is None and disk.node in scratch.nodes and seldom(draw, 4):
+            opening.again(draw, draft, disk.node)
         if seldom(draw, 2):
             draft.add(create_image(draw, scratch, disk.layers[0].size))
     draft.add(*guest.few(draw, scratch))

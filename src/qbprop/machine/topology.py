@@ -39,7 +39,9 @@ def sizes(draw: st.DrawFn, cluster: int, largest: int) -> int:
     """A disk's size in bytes, a multiple of 512: mostly small and awkward."""
     if seldom(draw, 40):
         return pick(draw, [size for size in HUGE if size <= largest])
-    grain = pick(draw, (65536, 65536, 1 << 20, 65536, cluster, 1 << 18, 64 * SECTOR, SECTOR))
+    grains = (65536, 65536, 1 << 20, 65536, cluster, 1 << 18, 64 * SECTOR, SECTOR)
+    # Of a disk of small clusters the bits of a bitmap may take several.
+    grain = pick(draw, (1 << 20,) if cluster == SECTOR and seldom(draw, 2) else grains)
     size = (1 + below(draw, max(1, min(SMALL // grain, 40)))) * grain
     size += pick(draw, [0, 0, SECTOR, -SECTOR, 3 * SECTOR])
     return min(max(size, SECTOR), SMALL)
@@ -102,9 +104,18 @@ def alike(draw: st.DrawFn, world: World) -> int:
     return max(SECTOR, size // SECTOR * SECTOR + pick(draw, (0, 0, -SECTOR, SECTOR)))
 
 
+def empty_slots(world: World) -> list[int]:
+    """The numbers of the slots in which there has been no disk."""
+    return [
+        index
+        for index, name in enumerate(NODES)
+        if name not in world.nodes and f"{name}.0" not in world.images
+    ]
+
+
 def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     """A disk in the first empty slot, every other one of about the size of an earlier one."""
-    slot = next(index for index, name in enumerate(NODES) if name not in world.nodes)
+    slot = empty_slots(world)[0]
     chain = [layers(draw, alike(draw, world) if world.nodes and seldom(draw, 2) else None)]
     while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 2):
         same = chain[0].size

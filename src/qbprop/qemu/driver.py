@@ -7,6 +7,7 @@ replaces it when that fails or when it died, hung or was left in an unknown stat
 import importlib.util
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -24,7 +25,7 @@ from qbprop.qemu.monitor import Command, Error, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import awaiting, plan, target_file
-from qbprop.qemu.primitives import GuestRequest
+from qbprop.qemu.primitives import EndQemu, GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import (
     EXPORTS_QUERY,
@@ -41,14 +42,17 @@ from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents
 from qbprop_model.operations import (
     AddDisk,
+    CloseDisk,
     CreateImage,
     ExportAdd,
     ExportDel,
     Flush,
+    OpenDisk,
     Operation,
     Read,
     ReadDirtyExtents,
     RebaseImage,
+    ReopenDisk,
 )
 
 __all__ = ["Driver", "Observation", "Refused"]
@@ -162,6 +166,8 @@ class Driver:
         """
         with self._tainting():
             planned = awaiting(plan(operation), rests)
+            if isinstance(planned.main, EndQemu):
+                return self._restart(planned.main)
             queries = [digest_query(node, name) for node, name in digests]
             nodes = not _reaches_no_node(operation)
             queries += [NODES_QUERY] if nodes else []
@@ -180,11 +186,20 @@ class Driver:
 
         return finish
 
+    def _restart(self, step: EndQemu) -> Callable[[], Observation]:
+        """End QEMU, and launch another one on the same images."""
+        said = self._process.end(step.how)
+        self._launch()
+        observed = self.observe()
+        return lambda: replace(observed, stderr=said + observed.stderr)
+
     def can_perform(self, operation: Operation) -> bool:
         """Whether this QEMU, and what is installed here, allow for an operation."""
         match operation:
             case ReadDirtyExtents():
                 return importlib.util.find_spec("nbd") is not None
+            case ReopenDisk():
+                return self.features.blockdev_reopen
             case ExportAdd(bitmaps=bitmaps):
                 far = any(bitmap.node is not None for bitmap in bitmaps)
                 features = self.features
@@ -245,13 +260,16 @@ class Driver:
         process = self._process
         return dirty_ranges(process.monitor, self._binaries.img, self._folder, node, bitmap)
 
-    def check_images(self, names: Iterable[str]) -> dict[str, str]:
+    def check_images(self, names: Iterable[str], leaky: Iterable[str] = ()) -> dict[str, str]:
         """What ``qemu-img check`` finds wrong with which images, named as in `differences`.
+
+        Those that are ``leaky`` may have lost clusters.
 
         Raises QemuSilent when the program does not end in time.
         """
         files = {target_file(name): name for name in names}
-        return {files[file]: problem for file, problem in self._images.check(files).items()}
+        problems = self._images.check(files, set(map(target_file, leaky)))
+        return {files[file]: problem for file, problem in problems.items()}
 
     def close_disks(self) -> None:
         """Close all open disks, so that programs can read and check their images.
@@ -331,8 +349,10 @@ class Driver:
     def _note(self, operation: Operation) -> None:
         """Keep in mind what an operation has opened, or closed."""
         match operation:
-            case AddDisk(node=node, drive=drive):
+            case AddDisk(node=node, drive=drive) | OpenDisk(node=node, drive=drive):
                 self._disks[node] = drive
+            case CloseDisk(node=name):
+                self._disks = {k: v for k, v in self._disks.items() if name not in (k, v)}
             case ExportAdd(export=export):
                 self._exports.add(export)
             case ExportDel(export=export):

@@ -49,7 +49,7 @@ class GuestIo(Protocol):
         """Undo `detach`. Raises RequestRefused."""
 
     def release(self, name: str) -> None:
-        """Undo `attach` of the node called ``name``. Raises RequestRefused."""
+        """Undo `attach` of the node that has this name. Raises RequestRefused."""
 
     def detach_all(self) -> None:
         """Take the access to every disk away, and forget their names. Raises RequestRefused."""

@@ -281,7 +281,9 @@ class NbdGuest:
         self._nodes[node] = node
         if drive is not None:
             self._nodes[drive] = node
-        if not writable:
+        if writable:
+            self._read_only.discard(node)
+        else:
             self._read_only.add(node)
 
     def reattach(self, name: str) -> None:
@@ -294,8 +296,9 @@ class NbdGuest:
     def release(self, name: str) -> None:
         """Delete a node's export, and forget the node."""
         self.detach(name)
-        self._nodes.pop(name, None)
-        self._read_only.discard(name)
+        node = self._nodes[name]
+        self._nodes = {key: each for key, each in self._nodes.items() if each != node}
+        self._read_only.discard(node)
 
     def detach_all(self) -> None:
         """Delete all exports and wait until they are gone; no write is held any more."""

@@ -18,6 +18,7 @@ from qbprop.qemu.primitives import (
     AwaitRest,
     DetachGuest,
     DirtyExtents,
+    EndQemu,
     FormatOf,
     GuestKind,
     GuestRequest,
@@ -83,9 +84,59 @@ def _(operation: op.AddDisk) -> Plan:
         given = options | blkdebug(node, operation.faults, image)
     main: Primitive = Command("blockdev-add", given)
     if operation.drive is not None:
-        words = {"if": "none", "id": operation.drive} | _flat(given)
-        main = HumanCommand("drive_add 0 " + ",".join(f"{k}={v}" for k, v in words.items()), "OK")
+        main = _drive_add(operation.drive, given)
     return Plan(main, prepare=tuple(images), then=(AttachGuest(node, operation.drive),))
+
+
+@plan.register
+def _(operation: op.CloseDisk) -> Plan:
+    name = operation.node
+    main: Primitive = Command("blockdev-del", {"node-name": name})
+    if name in op.DRIVES:
+        main = HumanCommand(f"drive_del {name}")
+    guest = (DetachGuest(name), ReattachGuest(name))
+    return Plan(main, prepare=(guest,), then=(ReleaseGuest(name),))
+
+
+@plan.register
+def _(operation: op.OpenDisk) -> Plan:
+    node, drive, writable = operation.node, operation.drive, not operation.read_only
+    given = _reopened(operation)
+    main: Primitive = Command("blockdev-add", given)
+    if drive is not None:
+        main = _drive_add(drive, given)
+    return Plan(main, then=(AttachGuest(node, drive, writable=writable),))
+
+
+@plan.register
+def _(operation: op.ReopenDisk) -> Plan:
+    node = operation.node
+    main = Command("blockdev-reopen", {"options": [_reopened(operation)]})
+    guest = (DetachGuest(node), ReattachGuest(node))
+    attached = AttachGuest(node, writable=not operation.read_only)
+    return Plan(main, prepare=(guest,), then=(attached,))
+
+
+@plan.register
+def _(operation: op.Restart) -> Plan:
+    return Plan(EndQemu(operation.how))
+
+
+def _reopened(operation: op.OpenDisk | op.ReopenDisk) -> dict[str, object]:
+    """The options of a disk whose images exist."""
+    return {
+        "driver": operation.format,
+        "node-name": operation.node,
+        "read-only": operation.read_only,
+        "discard": operation.discard,
+        "detect-zeroes": operation.detect_zeroes,
+        "file": {"driver": "file", "filename": disk_file(operation.node)},
+    }
+
+
+def _drive_add(drive: str, given: Mapping[str, object]) -> HumanCommand:
+    words = {"if": "none", "id": drive} | _flat(given)
+    return HumanCommand("drive_add 0 " + ",".join(f"{k}={v}" for k, v in words.items()), "OK")
 
 
 def _below(operation: op.AddDisk) -> bool:
@@ -366,8 +417,9 @@ def image_options(node: str, file: str) -> dict[str, object]:
 def _command(action: op.Action) -> Command:
     """The QMP command, or the transaction action of the same name and arguments."""
     match action:
-        case op.BitmapAdd(node=node, name=name, granularity=granularity, disabled=disabled):
-            optional = _given(granularity=granularity, disabled=disabled or None)
+        case op.BitmapAdd(node=node, name=name, granularity=granularity):
+            disabled, persistent = action.disabled or None, action.persistent or None
+            optional = _given(granularity=granularity, disabled=disabled, persistent=persistent)
             return Command("block-dirty-bitmap-add", {"node": node, "name": name} | optional)
         case op.BitmapRemove(node=node, name=name):
             return Command("block-dirty-bitmap-remove", {"node": node, "name": name})

@@ -113,7 +113,7 @@ class ReattachGuest:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseGuest:
-    """Undo :class:`AttachGuest` of the node called ``name``."""
+    """Undo :class:`AttachGuest` of the node that has this ``name``, a drive's perhaps."""
 
     name: str
 
@@ -175,6 +175,13 @@ class AwaitExportGone:
     export: str
 
 
+@dataclass(frozen=True, slots=True)
+class EndQemu:
+    """End QEMU in some way, and launch another one."""
+
+    how: Literal["quit", "terminate", "kill"]
+
+
 Primitive = (
     Command
     | HumanCommand
@@ -194,6 +201,7 @@ Primitive = (
     | ServeExports
     | DirtyExtents
     | AwaitExportGone
+    | EndQemu
 )
 
 

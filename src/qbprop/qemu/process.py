@@ -5,6 +5,7 @@ outlives the Python process that launched it, whatever ends that.
 """
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -14,7 +15,7 @@ import threading
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
@@ -37,6 +38,10 @@ LOG_LIMIT = 1 << 20
 
 ROOM = 1 << 20
 """Bytes that must be free in the folder for a launch to make sense."""
+
+
+_TERMINATED = re.compile(r"^\S+: terminating on signal 15 from pid .*\n", re.MULTILINE)
+"""What QEMU says when it is told by SIGTERM to end."""
 
 
 class QemuProcess:
@@ -167,6 +172,29 @@ class QemuProcess:
         self.kill()
         assert self._process.returncode is not None
         return self._process.returncode
+
+    def end(self, how: Literal["quit", "terminate", "kill"]) -> str:
+        """End it, by the command ``quit``, by SIGTERM or SIGKILL; what it said by standard error.
+
+        Raises QemuSilent when it does not end in time, QemuDied when it ends with an error.
+        """
+        seconds = self.monitor.timeout
+        if how == "kill":
+            self.kill()
+            return self.stderr_text()
+        if how == "quit":
+            with suppress(QemuDied):
+                self.monitor.execute(Command("quit"))
+        else:
+            self._process.terminate()
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise QemuSilent(how, seconds) from None
+        if code:
+            raise self._died()
+        self.kill()
+        return _TERMINATED.sub("", self.stderr_text())
 
     def _died(self) -> QemuDied:
         """The exception to raise when the connection is lost: the exit code follows at once."""

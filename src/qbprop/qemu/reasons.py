@@ -81,6 +81,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.EXPORT_READ_ONLY: (
         _qmp(rf"^Enabled bitmap '{_ANY}' incompatible with readonly export$"),
     ),
+    Reason.EXPORT_NOT_WRITABLE: (
+        _qmp(r"^Cannot export read-only node as writable$"),
+        _qmp(r"^Block node is read-only$"),
+    ),
     Reason.EXPORT_NOT_FOUND: (_qmp(rf"^Export '{_ANY}' is not found$"),),
     Reason.EXPORT_IN_USE: (_qmp(rf"^export '{_ANY}' still in use"),),
     Reason.NO_SUCH_EXPORT: (_guest("ENOENT", rf"server has no export named '{_ANY}'"),),
@@ -93,6 +97,30 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.BITMAP_NOT_FOUND: (_qmp(rf"^Dirty bitmap '{_ANY}' not found$"),),
     Reason.BITMAP_BUSY: (
         _qmp(rf"^Bitmap '{_ANY}' is currently in use by another operation and cannot be used"),
+    ),
+    Reason.BITMAP_READ_ONLY: (_qmp(rf"^Bitmap '{_ANY}' is readonly and cannot be modified"),),
+    Reason.BITMAP_INCONSISTENT: (_qmp(rf"^Bitmap '{_ANY}' is inconsistent and cannot be used"),),
+    Reason.PERSISTENCE_UNSUPPORTED: (_qmp(rf"^Can't store persistent bitmaps to {_ANY}"),),
+    Reason.PERSISTENT_IN_OLD_IMAGE: (
+        _qmp(r"^Can't make bitmap .* Cannot store dirty bitmaps in qcow2 v2 files"),
+    ),
+    Reason.PERSISTENT_NAME_TOO_LONG: (_qmp(r"^Can't make bitmap .* Name length exceeds maximum"),),
+    Reason.PERSISTENT_TOO_LARGE: (
+        _qmp(r"^Can't make bitmap .* Too much space will be occupied by the bitmap"),
+    ),
+    Reason.NO_NODE_TO_CLOSE: (
+        _qmp(rf"^Failed to find node with node[-_]name='?{_ANY}'?$"),
+        Row("qmp", "HMP", rf"^Device '{_ANY}' not found$"),
+    ),
+    Reason.NODE_IN_USE: (
+        _qmp(rf"^Node '{_ANY}' is busy: "),
+        _qmp(rf"^(Node|Block device) {_ANY} is (in use|not owned by the monitor)$"),
+        Row("qmp", "HMP", rf"^Node '{_ANY}' is busy: "),
+    ),
+    Reason.READ_ONLY: (
+        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
+        _guest("EPERM", r"^nbd_\w+: [a-z-]+: command failed: Operation not permitted$"),
+        _guest("qemu-io", r"^Block node is read-only"),
     ),
     Reason.BITMAP_SIZES_DIFFER: (_qmp(r"^Bitmaps are (of different sizes|incompatible)"),),
     Reason.ABORTED: (_qmp(r"^Transaction aborted using Abort action"),),
@@ -151,7 +179,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.COMPRESS_UNSUPPORTED: (_qmp(r"^Compression is not supported for this drive"),),
     Reason.JOB_ID_INVALID: (_qmp(rf"^Invalid job ID '{_ANY}'"),),
     Reason.JOB_ID_TAKEN: (_qmp(rf"^Job ID '{_ANY}' already in use"),),
-    Reason.NO_SUCH_FILE: (_qmp(_NO_FILE), _program(_NO_FILE)),
+    Reason.NO_SUCH_FILE: (_qmp(_NO_FILE), _program(_NO_FILE), Row("qmp", "HMP", _NO_FILE)),
     Reason.IMAGE_REFUSED: (
         _qmp(r"^setting detect-zeroes to unmap is not allowed without setting discard"),
         Row(
@@ -203,7 +231,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.NOT_PAUSED: (_qmp(r"^Can't resume a job that was not paused$"),),
     Reason.CANCEL_PAUSED: (_qmp(rf"^The block job for device '{_ANY}' is currently paused$"),),
     Reason.IMAGE_LOCKED: (_qmp(_LOCKED), _program(_LOCKED)),
-    Reason.WRONG_FORMAT: (_qmp(r"^Image is not in qcow2 format$"),),
+    Reason.WRONG_FORMAT: (
+        _qmp(r"^Image is not in qcow2 format$"),
+        Row("qmp", "HMP", r"^Image is not in qcow2 format$"),
+    ),
     Reason.BACKING_UNSUPPORTED: (
         _program(r"Backing file not supported for file format 'raw'$"),
         _qmp(r"^Backing file not supported for file format 'raw'$"),

@@ -13,6 +13,7 @@ from tests.sensitivity.variants import (
     jobs,
     merges,
     resizes,
+    storage,
     transactions,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "jobs",
     "merges",
     "resizes",
+    "storage",
     "transactions",
 ]

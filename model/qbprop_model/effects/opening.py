@@ -1,0 +1,148 @@
+"""Disks closed and opened again, and the end of a whole QEMU (semantics 8)."""
+
+from dataclasses import replace
+
+from qbprop_model.effects.dispatch import effect
+from qbprop_model.effects.images import attach, check_options
+from qbprop_model.effects.jobs import blur, cancel
+from qbprop_model.expectation import Reason
+from qbprop_model.faults import REASONS
+from qbprop_model.image import Image, Refused
+from qbprop_model.operations import (
+    DRIVES,
+    NODES,
+    CloseDisk,
+    InvalidOperationError,
+    OpenDisk,
+    OpenOutcomeError,
+    ReopenDisk,
+    Restart,
+)
+from qbprop_model.state import Node, Outcome, State
+
+
+@effect.register
+def _(op: CloseDisk, world: State) -> Outcome:
+    if op.node not in (*NODES, *DRIVES):
+        raise InvalidOperationError(f"there is no disk {op.node}")
+    by_drive = op.node in DRIVES
+    if op.node not in (world.roots if by_drive else world.nodes):
+        raise Refused(Reason.NO_NODE_TO_CLOSE, op.node)
+    name = NODES[DRIVES.index(op.node)] if by_drive else op.node
+    if world.filters(name) or (not by_drive and world.nodes[name].drive is not None):
+        raise Refused(Reason.NODE_IN_USE, op.node)
+    if name in world.exported:
+        if by_drive:
+            raise InvalidOperationError("a disk that lives on in its export")
+        raise Refused(Reason.NODE_IN_USE, op.node)
+    close(world, name)
+    return Outcome()
+
+
+def close(world: State, name: str) -> None:
+    """Close a disk that nothing uses: its bitmaps are stored (8.1)."""
+    node = world.nodes.pop(name)
+    if name in world.torn:
+        raise OpenOutcomeError("bytes that are open, in an image that is closed")
+    if not node.read_only:
+        image = world.images[node.image]
+        world.images[node.image] = world.rules.close_image(image, node.bitmaps)
+    faults = (*world.faults.pop(name, ()), *world.faults.pop(node.image, ()))
+    failing = [each for each in faults if each.request == "flush"]
+    world.complaints += tuple(REASONS[fault.errno] for fault in failing)
+    if node.drive is not None:
+        world.roots.pop(node.drive, None)
+
+
+@effect.register
+def _(op: OpenDisk, world: State) -> Outcome:
+    world.check_slot(op.node, op.drive)
+    name = f"{op.node}.0"
+    if name not in world.images:
+        raise Refused(Reason.NO_SUCH_FILE)
+    check_format(op, world.images[name])
+    check_options(op)
+    attach(world, op.node, op.drive, Node(
+        image=name,
+        discard=op.discard == "unmap",
+        detect_zeroes=op.detect_zeroes,
+        read_only=op.read_only,
+        bitmaps=world.rules.load(world.images[name], read_only=op.read_only),
+    ))  # fmt: skip
+    if not op.read_only:
+        world.images[name] = world.rules.open_image(world.images[name])
+    return Outcome()
+
+
+def check_format(op: OpenDisk | ReopenDisk, image: Image) -> None:
+    """The format must be the image's own."""
+    if op.format == "raw" and image.format != "raw":
+        raise InvalidOperationError("a qcow2 file read as raw has no stated size")
+    if op.format != image.format:
+        raise Refused(Reason.WRONG_FORMAT)
+
+
+@effect.register
+def _(op: ReopenDisk, world: State) -> Outcome:
+    if op.node not in NODES:
+        raise InvalidOperationError(f"there is no disk {op.node}")
+    name, node = world.resolve(op.node, Reason.NO_NODE_TO_CLOSE)
+    image = world.images[node.image]
+    if image.backing is not None or image.format != op.format:
+        raise InvalidOperationError("one layer is reopened, in its own format")
+    if node.drive is not None:
+        raise InvalidOperationError("a drive keeps the permissions of what was asked of it")
+    if name in world.faults or node.image in world.faults or world.filters(name):
+        raise InvalidOperationError("a disk with filters is not reopened")
+    if name in world.exported or name in world.torn:
+        raise OpenOutcomeError("what becomes of an export, or of bytes that are open")
+    check_options(op)
+    rules = world.rules
+    if op.read_only and not node.read_only:
+        world.images[node.image] = rules.close_image(image, node.bitmaps)
+    if node.read_only and not op.read_only:
+        world.images[node.image] = rules.open_image(image)
+    world.nodes[name] = replace(
+        node,
+        discard=op.discard == "unmap",
+        detect_zeroes=op.detect_zeroes,
+        read_only=op.read_only,
+        unflushed=node.unflushed and not op.read_only,
+        bitmaps={
+            key: rules.reopen(bitmap, read_only=op.read_only)
+            for key, bitmap in node.bitmaps.items()
+        },
+    )
+    return Outcome()
+
+
+@effect.register
+def _(op: Restart, world: State) -> Outcome:
+    jobs = [job_id for job_id, job in world.jobs.items() if job.active]
+    if op.how == "kill":
+        kill(world, jobs)
+    else:
+        for job_id in jobs:
+            cancel(world, job_id)
+        for export in world.exports.values():
+            for node, name in set(export.bitmaps):
+                bitmap = world.nodes[node].bitmaps[name]
+                world.put_bitmap(node, name, world.rules.withdraw(bitmap))
+        for name in list(world.nodes):
+            close(world, name)
+    world.nodes, world.roots, world.jobs, world.exports = {}, {}, {}, {}
+    world.faults, world.opened = {}, frozenset()
+    world.words, world.ends = {}, {}
+    return Outcome()
+
+
+def kill(world: State, jobs: list[str]) -> None:
+    """What was flushed is on disk; clusters may be lost, and what jobs copied is open (8.3)."""
+    written = {node.image for node in world.nodes.values() if not node.read_only}
+    if world.torn or any(node.unflushed for node in world.nodes.values()):
+        raise OpenOutcomeError("what is on disk of writes that were not flushed")
+    targets = {world.jobs[job_id].target for job_id in jobs}
+    for target in targets:
+        world.images[target] = blur(world.images[target])
+    world.vague |= targets
+    world.leaky |= written | targets

@@ -1,0 +1,177 @@
+"""Disks closed, opened and reopened, and QEMU ended: what of bitmaps and data survives."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from hypothesis import strategies as st
+
+from qbprop.machine.bitmaps import BY_NAME, bitmap_command, merge
+from qbprop.machine.draws import Draft, named, pick, present, seldom, sited
+from qbprop.machine.guest import few
+from qbprop.machine.topology import DETECTS, DISCARDS
+from qbprop_model.operations import (
+    BITMAPS,
+    DRIVES,
+    NODES,
+    BitmapAdd,
+    BitmapMerge,
+    CloseDisk,
+    ExportAdd,
+    Flush,
+    MergeSource,
+    OpenDisk,
+    Operation,
+    ReopenDisk,
+    Restart,
+)
+from qbprop_model.state import State
+from qbprop_model.world import World
+
+HOW: tuple[Literal["quit", "terminate", "kill"], ...] = ("quit", "kill", "kill", "terminate")
+
+
+def closed(world: State) -> list[str]:
+    """The disks whose images exist and are not open."""
+    return [n for n in NODES if n not in world.nodes and f"{n}.0" in world.images]
+
+
+def close_disk(draw: st.DrawFn, world: State) -> CloseDisk:
+    """A disk is closed, as it was opened; seldom by its other name, which is refused."""
+    name = pick(draw, present(world))
+    drive = world.nodes[name].drive
+    return CloseDisk(node=name if drive is None or seldom(draw, 20) else drive)
+
+
+def open_disk(
+    draw: st.DrawFn, world: State, name: str, *, read_only: bool | None = None
+) -> OpenDisk:
+    """A disk that is closed is opened, one in four times read-only."""
+    discard = pick(draw, DISCARDS)
+    return OpenDisk(
+        node=name,
+        format=world.images[f"{name}.0"].format,
+        drive=DRIVES[NODES.index(name)] if seldom(draw, 3) else None,
+        discard=discard,
+        detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
+        read_only=seldom(draw, 4) if read_only is None else read_only,
+    )
+
+
+def reopen_disk(draw: st.DrawFn, world: State) -> ReopenDisk:
+    """A disk becomes read-only, or writable again; seldom it stays as it is."""
+    name = pick(draw, present(world))
+    node = world.nodes[name]
+    discard = pick(draw, DISCARDS)
+    return ReopenDisk(
+        node=name,
+        format=world.images[node.image].format,
+        discard=discard,
+        detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
+        read_only=node.read_only == seldom(draw, 6),
+    )
+
+
+def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A disk is closed and opened, or reopened, and its bitmaps used; or QEMU is restarted.
+
+    What has become read-only is mostly made writable again.
+    """
+    draft = Draft(world)
+    scratch = draft.world
+    for _ in range(pick(draw, (1, 1, 2))):
+        if not scratch.nodes:
+            break
+        draft.add(*few(draw, scratch))
+        kind = pick(draw, ("close", "restart", "reopen", "close"))
+        if kind == "restart":
+            _restart(draw, draft)
+        elif kind == "reopen":
+            draft.add(reopen_disk(draw, scratch))
+        else:
+            draft.add(close_disk(draw, scratch))
+        for name in closed(scratch):
+            if not scratch.nodes or not seldom(draw, 8):
+                draft.add(open_disk(draw, scratch, name))
+        for _ in range(pick(draw, (1, 0, 2, 4)) if scratch.nodes else 0):
+            draft.add(*_use(draw, scratch))
+    for name in present(scratch):
+        if scratch.nodes[name].read_only and not seldom(draw, 4):
+            again(draw, draft, name)
+    return tuple(draft.operations)
+
+
+def again(draw: st.DrawFn, draft: Draft, name: str) -> None:
+    """A disk is closed, and opened for writing; or it is made writable."""
+    world = draft.world
+    node = world.nodes[name]
+    if node.read_only and seldom(draw, 2):
+        image = world.images[node.image]
+        draft.add(ReopenDisk(node=name, format=image.format, read_only=False))
+    else:
+        draft.add(CloseDisk(node=node.drive or name))
+    if name in closed(world):
+        draft.add(open_disk(draw, world, name, read_only=False))
+
+
+def _use(draw: st.DrawFn, world: World) -> Iterator[Operation]:
+    """A bitmap is used; mostly one that is read-only or inconsistent, where there is one."""
+    special = [
+        (node, name)
+        for node in sited(world)
+        for name, bitmap in sorted(world.nodes[node].bitmaps.items())
+        if bitmap.read_only or bitmap.inconsistent
+    ]
+    if not special or seldom(draw, 4):
+        yield pick(draw, (bitmap_command, merge))(draw, world)
+        return
+    node, name = pick(draw, special)
+    kind = pick(draw, (*BY_NAME, None, None))
+    if kind is not None:
+        yield kind(node=named(draw, world, node), name=name)
+        return
+    taken = world.nodes[node].bitmaps
+    target = pick(draw, (*(each for each in BITMAPS if each not in taken), name))
+    if target not in taken:
+        yield BitmapAdd(node=node, name=target)
+    yield BitmapMerge(node=node, target=target, sources=(MergeSource(name=name),))
+
+
+def _restart(draw: st.DrawFn, draft: Draft) -> None:
+    """QEMU ends; a kill is mostly preceded by what it must not lose, and what it must.
+
+    What guests have written is flushed, and disks whose bitmaps are not on disk yet are closed
+    and opened.
+    """
+    how = pick(draw, HOW)
+    if how == "kill":
+        world = draft.world
+        for name in present(world):
+            fresh = [b for b in world.nodes[name].bitmaps.values() if b.persistent]
+            if fresh and not world.images[f"{name}.0"].stored and not seldom(draw, 3):
+                again(draw, draft, name)
+        draft.add(*(Flush(node=name) for name in present(world) if world.nodes[name].unflushed))
+    draft.add(Restart(how=how))
+
+
+def refused_opening(draw: st.DrawFn, world: World) -> Operation:
+    """A disk to be closed that is not open, or whose other name it is; or a writable export."""
+    read_only = [name for name in present(world) if world.nodes[name].read_only]
+    if read_only and seldom(draw, 2):
+        return ExportAdd(export="export0", node=pick(draw, read_only), writable=True)
+    empty = [n for n in (*NODES, *DRIVES) if n not in world.nodes and n not in world.roots]
+    if empty and seldom(draw, 2):
+        return CloseDisk(node=pick(draw, empty))
+    drives = [name for name in present(world) if world.nodes[name].drive is not None]
+    missing = [n for n in NODES if n not in world.nodes and f"{n}.0" not in world.images]
+    if missing and seldom(draw, 2):
+        return OpenDisk(node=pick(draw, missing))
+    return CloseDisk(node=pick(draw, drives or list(empty) or present(world)))
+
+
+def once_more(world: World) -> Iterator[Operation]:
+    """At the end of an example: disks with persistent bitmaps are closed and opened again."""
+    for name in present(world):
+        node = world.nodes[name]
+        if any(bitmap.persistent for bitmap in node.bitmaps.values()):
+            yield CloseDisk(node=node.drive or name)
+            yield OpenDisk(node=name, format=world.images[node.image].format, read_only=True)
