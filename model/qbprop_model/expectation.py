@@ -68,6 +68,7 @@ class Reason(StrEnum):
     NODE_BUSY = auto()  # 6.1: source or target already in a job
     PERMISSION_DENIED = auto()  # 5.1, 10.1: what a job's filter does not share
     DEVICE_IN_USE = auto()  # 5.1: resize by the drive's name while a job runs
+    DRIVE_NAME_TAKEN = auto()  # drive_add
     NODE_NAME_TAKEN = auto()  # 6.1: another node has the name of the filter or target
     CHUNK_TOO_SMALL = auto()  # 6.1: max-chunk below the job cluster
     WORKERS_OUT_OF_RANGE = auto()  # 6.1: max-workers 0

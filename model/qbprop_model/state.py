@@ -277,8 +277,8 @@ class State:
                 raise InvalidOperationError(f"{name} is the backing file of {other}")
 
     def check_slot(self, node: str, drive: str | None) -> None:
-        """A disk slot must be known and empty, and its drive name be its own."""
-        if node not in NODES or node in self.nodes:
-            raise InvalidOperationError(f"slot {node} is taken or unknown")
+        """A disk slot must be known, and its drive name be its own."""
+        if node not in NODES:
+            raise InvalidOperationError(f"there is no disk {node}")
         if drive is not None and drive != DRIVES[NODES.index(node)]:
             raise InvalidOperationError(f"drive {drive} does not belong to slot {node}")

@@ -8,6 +8,7 @@ from tests.model.naive import Answer, NaiveWorld
 from qbprop_model.expectation import Contents, Expectation
 from qbprop_model.image import Alloc
 from qbprop_model.operations import (
+    NODES,
     Backup,
     InvalidOperationError,
     OpenOutcomeError,
@@ -109,7 +110,9 @@ def check_everything(world: World, naive: NaiveWorld) -> None:
     """All digests and all bytes."""
     final = world.final()
     same("digests", dict(final.digests), digests_of(naive))
-    names = [*naive.nodes, *(name for name in naive.files.images if "." not in name)]
+    closed = {f"{disk}.0" for disk in NODES if disk not in naive.nodes}
+    files = [name for name in naive.files.images if "." not in name or name in closed]
+    names = [*naive.nodes, *files]
     for name in names:
         content = naive.contents(name)
         same(f"{name} is exact", name in final.contents, content is not None)

@@ -108,9 +108,8 @@ def test_a_refusal_leaves_no_trace(operations: list[Operation]) -> None:
         if expected.refusal is not None and not guest_like:
             after = seen(world)
             assert after[:3] == before[:3]
-            if not isinstance(operation, CreateImage | Transaction) and "mode" not in vars(
-                operation
-            ):
+            makes_files = isinstance(operation, AddDisk | CreateImage | Transaction)
+            if not makes_files and "mode" not in vars(operation):
                 assert after[3] == before[3]
 
 

@@ -42,6 +42,10 @@ def steps(made: Plan) -> Iterator[Primitive]:
 
 EVERY = [
     op.AddDisk(node="drive0", layers=(SMALL,)),
+    op.CloseDisk(node="drive0"),
+    op.OpenDisk(node="drive0", drive="device0", read_only=True),
+    op.ReopenDisk(node="drive0", read_only=True),
+    op.Restart(how="kill"),
     op.Read(node="drive0", offset=0, length=1),
     op.Flush(node="drive0"),
     op.Write(node="drive0", offset=0, length=1, fill=1),

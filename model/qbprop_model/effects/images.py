@@ -33,6 +33,8 @@ def _create(layer: Layer, backing: str | None, world: State) -> Image:
 @effect.register
 def _(op: AddDisk, world: State) -> Outcome:
     world.check_slot(op.node, op.drive)
+    if op.node in world.nodes:
+        raise InvalidOperationError(f"slot {op.node} is taken")
     _check_unused(op.node, world)
     backing = None
     for index in reversed(range(len(op.layers))):

@@ -57,6 +57,10 @@ def close(world: State, name: str) -> None:
 @effect.register
 def _(op: OpenDisk, world: State) -> Outcome:
     world.check_slot(op.node, op.drive)
+    if op.drive is not None and op.drive in world.roots:
+        raise Refused(Reason.DRIVE_NAME_TAKEN, op.drive)
+    if op.node in world.nodes:
+        raise Refused(Reason.NODE_NAME_TAKEN, op.node)
     name = f"{op.node}.0"
     if name not in world.images:
         raise Refused(Reason.NO_SUCH_FILE)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
+from signal import SIGTERM
 
 from qbprop.export.patterns import python_pattern
 from qbprop.export.story import ExportError
@@ -19,6 +20,7 @@ from qbprop.qemu.primitives import (
     AwaitRest,
     DetachGuest,
     DirtyExtents,
+    EndQemu,
     GuestRequest,
     HumanCommand,
     MakeImage,
@@ -65,6 +67,13 @@ class Test:
                 self.add(f"stamp({number}, {offset}, {length}, {file!r})")
                 return f" -s {file}"
         return ""
+
+    def relaunched(self) -> None:
+        """Another QEMU is there, in which nothing is open."""
+        self.disks.clear()
+        self.postponed.clear()
+        self.alive = self.exports = ()
+        self.serving = False
 
     def settle(self, concluded: Collection[str] = ()) -> None:
         """Do what waits for the end of jobs that have ``concluded``, or are no more."""
@@ -174,7 +183,7 @@ def _(step: AttachGuest, test: Test, refusal: Refusal | None) -> None:
 
 @perform.register
 def _(step: ReleaseGuest, test: Test, refusal: Refusal | None) -> None:
-    test.disks.pop(step.name, None)
+    test.disks = {k: v for k, v in test.disks.items() if step.name not in (k, v)}
 
 
 @perform.register
@@ -190,6 +199,17 @@ def _(step: DirtyExtents, test: Test, refusal: Refusal | None) -> None:
         "a client reads dirty extents, which a test for QEMU's suite cannot show yet; "
         "export it with --format sh"
     )
+
+
+@perform.register
+def _(step: EndQemu, test: Test, refusal: Refusal | None) -> None:
+    ended = {
+        "quit": ("self.vm.shutdown()",),
+        "terminate": (f"os.kill(self.vm.get_pid(), {int(SIGTERM)})", "self.vm.wait()"),
+        "kill": ("self.vm.kill()",),
+    }
+    test.add(*ended[step.how], "self.vm.launch()")
+    test.relaunched()
 
 
 @perform.register

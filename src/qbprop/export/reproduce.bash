@@ -55,14 +55,44 @@ start() {
     cd "$folder" || exit 125
     say "$("$QEMU_PROG" --version 2>&1)"
     ulimit -c 0
+    launch
+}
+
+# Start QEMU.
+launch() {
     coproc MONITOR {
-        exec "$QEMU_PROG" -machine none -nodefaults -display none -S -qmp stdio 2>qemu.stderr
+        exec "$QEMU_PROG" -machine none -nodefaults -display none -S -qmp stdio 2>>qemu.stderr
     }
     QEMU=$!
     exec {from_qemu}<&"${MONITOR[0]}" {to_qemu}>&"${MONITOR[1]}"
     hear
     ok qmp '{"execute": "qmp_capabilities"}'
 }
+
+# End QEMU by its command quit, or by signal $1, and start another one.
+restart() {
+    local status said=
+    if [[ $1 == quit ]]; then
+        say '-> {"execute": "quit"}'
+        printf '%s\n' '{"execute": "quit"}' >&"$to_qemu"
+    else
+        say "kill -$1"
+        kill -"$1" "$QEMU"
+    fi
+    while IFS= read -r -t "$patience" -u "$from_qemu" line; do say "<- $line"; done
+    (($? <= 128)) || wrong "QEMU did not end in $patience seconds"
+    wait "$QEMU"
+    status=$?
+    QEMU=
+    [[ $1 == KILL ]] || ((status == 0)) || wrong "QEMU ended with exit status $status"
+    while IFS= read -r line; do
+        [[ $line == *": terminating on signal 15 from pid "* ]] || said+=$line$'\n'
+    done <qemu.stderr
+    printf '%s' "$said" >qemu.stderr
+    exec {from_qemu}<&- {to_qemu}>&-
+    alive=() progress=() gone=() server=
+    launch
+} 2>/dev/null
 
 # The next line that QEMU writes, to $line.
 hear() {
@@ -106,6 +136,7 @@ note() {
     ((++events <= 10000)) || wrong "QEMU sent more than 10000 events"
     word=${BASH_REMATCH[1]}
     [[ ! $line =~ '"'(id|device)'": "'([^\"]*)'"' ]] || id=${BASH_REMATCH[2]}
+    [[ -n $id ]] || return 0
     case $word in
         BLOCK_EXPORT_DELETED) server=idle gone[$id]=yes; return ;;
         JOB_STATUS_CHANGE)

@@ -51,6 +51,16 @@ class Script:
         """Append calls that must succeed."""
         self.lines += [f"ok {call}" for call in calls]
 
+    def relaunched(self) -> None:
+        """Another QEMU is there, in which nothing is open."""
+        self.disks.clear()
+        self.drives.clear()
+        self.exported.clear()
+        self.read_only.clear()
+        self.postponed.clear()
+        self.alive = self.exports = ()
+        self.serving = False
+
     def serve(self) -> None:
         """Start QEMU's NBD server, unless it runs already."""
         if not self.serving:

@@ -19,6 +19,7 @@ from qbprop.qemu.primitives import (
     AwaitRest,
     DetachGuest,
     DirtyExtents,
+    EndQemu,
     GuestRequest,
     HumanCommand,
     MakeImage,
@@ -29,6 +30,9 @@ from qbprop.qemu.primitives import (
     UntilConcluded,
 )
 from qbprop_model.data import Stamp
+
+SIGNALS = {"quit": "quit", "terminate": "TERM", "kill": "KILL"}
+"""How QEMU is ended, as the function ``restart`` is told."""
 
 
 @singledispatch
@@ -85,7 +89,9 @@ def _(step: MakeImage, script: Script) -> Iterator[str]:
 @calls.register
 def _(step: AttachGuest, script: Script) -> Iterator[str]:
     script.disks[step.node] = step.node
-    if not step.writable:
+    if step.writable:
+        script.read_only.discard(step.node)
+    else:
         script.read_only.add(step.node)
     if step.drive is not None:
         script.disks[step.drive] = step.node
@@ -107,8 +113,10 @@ def _(step: ReattachGuest, script: Script) -> Iterator[str]:
 @calls.register
 def _(step: ReleaseGuest, script: Script) -> Iterator[str]:
     script.unexport(step.name)
-    script.disks.pop(step.name, None)
-    script.read_only.discard(step.name)
+    node = script.disks.get(step.name)
+    script.disks = {name: each for name, each in script.disks.items() if each != node}
+    script.drives.pop(node or "", None)
+    script.read_only.discard(node or "")
     yield from ()
 
 
@@ -133,6 +141,12 @@ def _(step: ServeExports, script: Script) -> Iterator[str]:
 @calls.register
 def _(step: DirtyExtents, script: Script) -> Iterator[str]:
     yield program(Program("qemu-img", map_arguments(step.export, step.bitmap)))
+
+
+@calls.register
+def _(step: EndQemu, script: Script) -> Iterator[str]:
+    script.relaunched()
+    yield f"restart {SIGNALS[step.how]}"
 
 
 @calls.register

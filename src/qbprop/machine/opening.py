@@ -161,6 +161,8 @@ def refused_opening(draw: st.DrawFn, world: World) -> Operation:
     empty = [n for n in (*NODES, *DRIVES) if n not in world.nodes and n not in world.roots]
     if empty and seldom(draw, 2):
         return CloseDisk(node=pick(draw, empty))
+    if seldom(draw, 2):
+        return open_disk(draw, world, pick(draw, present(world)))
     drives = [name for name in present(world) if world.nodes[name].drive is not None]
     missing = [n for n in NODES if n not in world.nodes and f"{n}.0" not in world.images]
     if missing and seldom(draw, 2):

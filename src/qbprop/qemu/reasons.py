@@ -112,16 +112,6 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Failed to find node with node[-_]name='?{_ANY}'?$"),
         Row("qmp", "HMP", rf"^Device '{_ANY}' not found$"),
     ),
-    Reason.NODE_IN_USE: (
-        _qmp(rf"^Node '{_ANY}' is busy: "),
-        _qmp(rf"^(Node|Block device) {_ANY} is (in use|not owned by the monitor)$"),
-        Row("qmp", "HMP", rf"^Node '{_ANY}' is busy: "),
-    ),
-    Reason.READ_ONLY: (
-        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
-        _guest("EPERM", r"^nbd_\w+: [a-z-]+: command failed: Operation not permitted$"),
-        _guest("qemu-io", r"^Block node is read-only"),
-    ),
     Reason.BITMAP_SIZES_DIFFER: (_qmp(r"^Bitmaps are (of different sizes|incompatible)"),),
     Reason.ABORTED: (_qmp(r"^Transaction aborted using Abort action"),),
     Reason.GROUPED_UNSUPPORTED: (
@@ -190,6 +180,11 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _program(r"Could not resize (image|file): "),
     ),
     Reason.NODE_BUSY: (_qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),),
+    Reason.NODE_IN_USE: (
+        _qmp(rf"^Node '{_ANY}' is busy: "),
+        _qmp(rf"^(Node|Block device) {_ANY} is (in use|not owned by the monitor)$"),
+        Row("qmp", "HMP", rf"^Node '{_ANY}' is busy: "),
+    ),
     Reason.PERMISSION_DENIED: (
         _qmp(rf"^Permission conflict on node '{_ANY}'"),
         _guest("qemu-io", rf"^Permission conflict on node '{_ANY}'"),
@@ -200,7 +195,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),
         _qmp(rf"^Node '{_ANY}' is busy: (block device is in use by block job|node is used as)"),
     ),
+    Reason.DRIVE_NAME_TAKEN: (Row("qmp", "HMP", rf"^Duplicate ID '{_ANY}' for drive$"),),
     Reason.NODE_NAME_TAKEN: (
+        Row("qmp", "HMP", rf"Duplicate nodes with node-name='{_ANY}'$"),
         _qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),
         _qmp(r"^Duplicate node name$"),
     ),
@@ -220,6 +217,11 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.NO_SPACE: (
         _guest("ENOSPC", r"^nbd_\w+: [a-z-]+: command failed: No space left on device$"),
         _guest("ENOSPC", r"^(read|write|discard) failed: "),
+    ),
+    Reason.READ_ONLY: (
+        _guest("EINVAL", r"^nbd_\w+: [a-z-]+: command failed: Invalid argument$"),
+        _guest("EPERM", r"^nbd_\w+: [a-z-]+: command failed: Operation not permitted$"),
+        _guest("qemu-io", r"^Block node is read-only"),
     ),
     Reason.JOB_NOT_FOUND: (_qmp(r"^Job not found$"),),
     Reason.BLOCK_JOB_NOT_FOUND: (
