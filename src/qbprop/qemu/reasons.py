@@ -46,6 +46,10 @@ def _qmp(pattern: str) -> Row:
     return Row("qmp", "GenericError", pattern)
 
 
+def _hmp(pattern: str) -> Row:
+    return Row("qmp", "HMP", f"^(Error: )?{pattern}")
+
+
 def _program(pattern: str) -> Row:
     return Row("program", "1", pattern)
 
@@ -98,7 +102,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.BITMAP_BUSY: (
         _qmp(rf"^Bitmap '{_ANY}' is currently in use by another operation and cannot be used"),
     ),
-    Reason.BITMAP_READ_ONLY: (_qmp(rf"^Bitmap '{_ANY}' is readonly and cannot be modified"),),
+    Reason.BITMAP_READ_ONLY: (
+        _qmp(rf"^Bitmap '{_ANY}' is readonly and cannot be modified"),
+        _qmp(rf"^Cannot remove persistent bitmap '{_ANY}': no write access to node "),
+    ),
     Reason.BITMAP_INCONSISTENT: (_qmp(rf"^Bitmap '{_ANY}' is inconsistent and cannot be used"),),
     Reason.PERSISTENCE_UNSUPPORTED: (_qmp(rf"^Can't store persistent bitmaps to {_ANY}"),),
     Reason.PERSISTENT_IN_OLD_IMAGE: (
@@ -110,7 +117,8 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     ),
     Reason.NO_NODE_TO_CLOSE: (
         _qmp(rf"^Failed to find node with node[-_]name='?{_ANY}'?$"),
-        Row("qmp", "HMP", rf"^Device '{_ANY}' not found$"),
+        _qmp(rf"^Cannot find node {_ANY}$"),
+        _hmp(rf"Device '{_ANY}' not found$"),
     ),
     Reason.BITMAP_SIZES_DIFFER: (_qmp(r"^Bitmaps are (of different sizes|incompatible)"),),
     Reason.ABORTED: (_qmp(r"^Transaction aborted using Abort action"),),
@@ -169,12 +177,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.COMPRESS_UNSUPPORTED: (_qmp(r"^Compression is not supported for this drive"),),
     Reason.JOB_ID_INVALID: (_qmp(rf"^Invalid job ID '{_ANY}'"),),
     Reason.JOB_ID_TAKEN: (_qmp(rf"^Job ID '{_ANY}' already in use"),),
-    Reason.NO_SUCH_FILE: (_qmp(_NO_FILE), _program(_NO_FILE), Row("qmp", "HMP", _NO_FILE)),
+    Reason.NO_SUCH_FILE: (_qmp(_NO_FILE), _program(_NO_FILE), _hmp(_NO_FILE)),
     Reason.IMAGE_REFUSED: (
         _qmp(r"^setting detect-zeroes to unmap is not allowed without setting discard"),
-        Row(
-            "qmp", "HMP", r"^setting detect-zeroes to unmap is not allowed without setting discard"
-        ),
+        _hmp(r"setting detect-zeroes to unmap is not allowed without setting discard"),
         _program(r"Extended L2 entries are only supported with "),
         _program(r"The image size is too large for file format"),
         _program(r"Could not resize (image|file): "),
@@ -183,7 +189,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.NODE_IN_USE: (
         _qmp(rf"^Node '{_ANY}' is busy: "),
         _qmp(rf"^(Node|Block device) {_ANY} is (in use|not owned by the monitor)$"),
-        Row("qmp", "HMP", rf"^Node '{_ANY}' is busy: "),
+        _hmp(rf"Node '{_ANY}' is busy: "),
     ),
     Reason.PERMISSION_DENIED: (
         _qmp(rf"^Permission conflict on node '{_ANY}'"),
@@ -195,9 +201,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Device '({_ANY}|\(null\))' is in use$"),
         _qmp(rf"^Node '{_ANY}' is busy: (block device is in use by block job|node is used as)"),
     ),
-    Reason.DRIVE_NAME_TAKEN: (Row("qmp", "HMP", rf"^Duplicate ID '{_ANY}' for drive$"),),
+    Reason.DRIVE_NAME_TAKEN: (_hmp(rf"Duplicate ID '{_ANY}' for drive$"),),
     Reason.NODE_NAME_TAKEN: (
-        Row("qmp", "HMP", rf"Duplicate nodes with node-name='{_ANY}'$"),
+        _hmp(rf"Duplicate nodes with node-name='{_ANY}'$"),
         _qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),
         _qmp(r"^Duplicate node name$"),
     ),
@@ -235,7 +241,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.IMAGE_LOCKED: (_qmp(_LOCKED), _program(_LOCKED)),
     Reason.WRONG_FORMAT: (
         _qmp(r"^Image is not in qcow2 format$"),
-        Row("qmp", "HMP", r"^Image is not in qcow2 format$"),
+        _hmp(r"Image is not in qcow2 format$"),
     ),
     Reason.BACKING_UNSUPPORTED: (
         _program(r"Backing file not supported for file format 'raw'$"),
