@@ -47,6 +47,7 @@ class Reason(StrEnum):
     ALREADY_ALLOCATED = auto()  # 1.2: compressed write onto allocated clusters
     SIZE_NOT_ALIGNED = auto()  # 5.1
     SIZE_TOO_LARGE = auto()  # 5.1
+    SIZE_NOT_POSITIVE = auto()  # qemu-img resize alone
     SIZE_NOT_WRITTEN = auto()  # 7: a fault below qcow2
     GROW_UNSUPPORTED = auto()  # 5.3: qcow2 v2 over a longer backing file
     BACKUP_BITMAP_NOT_FOUND = auto()  # 6.1

@@ -477,6 +477,54 @@ class RebaseImage(Operation):
     backing: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfflineAction:
+    """What ``qemu-img bitmap`` does with its bitmap; ``source`` is merged into it."""
+
+    kind: Literal["add", "clear", "enable", "disable", "remove", "merge"]
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "merge") == (self.source is None):
+            raise InvalidOperationError("a merge has a source, no other action has one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeBitmap(Operation):
+    """``qemu-img bitmap`` on the image of a disk that is closed: actions on one bitmap, in order.
+
+    What is merged comes from the image of disk ``source``, or from the same one. What an action
+    has done stays when a later one is refused.
+    """
+
+    node: str
+    name: str
+    actions: tuple[OfflineAction, ...]
+    format: Format = "qcow2"
+    granularity: int | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {action.kind for action in self.actions}
+        if not kinds or (self.granularity is not None and "add" not in kinds):
+            raise InvalidOperationError("at least one action, and a granularity only to add")
+        if self.source is not None and "merge" not in kinds:
+            raise InvalidOperationError("a source only for a merge")
+        _natural("granularity", self.granularity or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizeImage(Operation):
+    """``qemu-img resize --shrink`` to ``size`` bytes of the image of a disk that is closed."""
+
+    node: str
+    size: int
+    format: Format = "qcow2"
+
+    def __post_init__(self) -> None:
+        _natural("size", self.size)
+
+
 # --- backups -------------------------------------------------------------------------------
 
 
@@ -707,6 +755,8 @@ OPERATIONS: tuple[type[Operation], ...] = (
     BitmapMerge,
     CreateImage,
     RebaseImage,
+    ChangeBitmap,
+    ResizeImage,
     DriveBackup,
     BlockdevBackup,
     Transaction,

@@ -17,6 +17,7 @@ from qbprop_model.operations import (
     Action,
     BitmapMerge,
     BlockdevBackup,
+    ChangeBitmap,
     CloseDisk,
     DriveBackup,
     Operation,
@@ -74,7 +75,11 @@ DRAINED = Hazard("a drive-backup without its target", frozenset({"hang"}), lasti
 EMPTY_DISK = Hazard("a backup of an empty disk", frozenset({"crash"}))
 ENDLESS_RESIZE = Hazard("a resize to more than any disk can have", frozenset({"crash", "reply"}))
 FAILED_RESIZE = Hazard("a new size that cannot be written", frozenset({"fields"}))
-EMPTY_STORED = Hazard("closing an empty disk that has persistent bitmaps", frozenset({"reply"}))
+EMPTY_STORED = Hazard(
+    "closing an empty disk that has persistent bitmaps",
+    frozenset({"reply", "fields"}),
+    lasting=True,
+)
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -172,6 +177,8 @@ class Hazards:
             yield EMPTY_DISK
         if expected.refusal is None and any(map(_is_stored_in_vain, _stored(operation, before))):
             yield EMPTY_STORED
+        if isinstance(operation, ChangeBitmap) and _empties(operation, before):
+            yield EMPTY_STORED
         if isinstance(operation, WriteCompressed):
             node = before.find(operation.node)
             if node is not None and node.image in self._freed:
@@ -222,6 +229,15 @@ def _is_stored_in_vain(disk: tuple[Node, int]) -> bool:
     """Whether a disk has persistent bitmaps, and not a byte."""
     node, size = disk
     return not size and any(b.persistent and not b.inconsistent for b in node.bitmaps.values())
+
+
+def _empties(operation: ChangeBitmap, before: World) -> bool:
+    """Whether ``qemu-img`` stores bitmaps in an image without a byte."""
+    image = before.images.get(f"{operation.node}.0")
+    if image is None:
+        return False
+    adds = any(action.kind == "add" for action in operation.actions)
+    return not image.size and (adds or bool(image.stored))
 
 
 def _crowded(sources: Sequence[str], before: World) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qbprop_model.expectation import Expectation, Reason
+from qbprop_model.expectation import Expectation, Reason, Refusal
 from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
@@ -15,13 +15,16 @@ from qbprop_model.operations import (
     BitmapEnable,
     BitmapMerge,
     BitmapRemove,
+    ChangeBitmap,
     CloseDisk,
     Flush,
     Layer,
     MergeSource,
+    OfflineAction,
     OpenDisk,
     Operation,
     ReopenDisk,
+    ResizeImage,
     Restart,
     Write,
 )
@@ -210,3 +213,28 @@ def test_what_survives(operations: list[Operation]) -> None:
         refused = disk.apply(operation)
         assert (expected.refusal.reason if expected.refusal else None) == refused, operation
         check(disk, world, expected)
+
+
+def test_a_refused_program_leaves_the_image_as_it_was() -> None:
+    world = World()
+    merge = OfflineAction(kind="merge", source="a")
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE),)),
+        BitmapAdd(node="drive0", name="a", persistent=True),
+        CloseDisk(node="drive0"),
+        ResizeImage(node="drive0", size=0),
+        ChangeBitmap(node="drive0", name="a", actions=(merge,), source="drive1"),
+    ):
+        world.apply(operation)
+    expected = world.apply(OpenDisk(node="drive0"))
+    assert not expected.bitmaps["drive0"]["a"].inconsistent
+
+
+def test_what_a_program_has_done_before_it_is_refused_stays() -> None:
+    world = World()
+    world.apply(AddDisk(node="drive0", layers=(Layer(size=SIZE),)))
+    world.apply(CloseDisk(node="drive0"))
+    actions = tuple(OfflineAction(kind=kind) for kind in ("add", "disable", "add", "enable"))
+    expected = world.apply(ChangeBitmap(node="drive0", name="a", actions=actions))
+    assert expected.refusal == Refusal(Reason.BITMAP_EXISTS, "a")
+    assert not world.apply(OpenDisk(node="drive0")).bitmaps["drive0"]["a"].recording

@@ -316,6 +316,11 @@ CASES += [
     (Reason.PAST_END, "", [DISK, add(), SHARED, ask(MIB)]),
 ]
 
+
+def offline(kind: Literal["add", "clear"], **more: Any) -> op.ChangeBitmap:
+    return op.ChangeBitmap(node="drive0", name="b", actions=(op.OfflineAction(kind=kind),), **more)
+
+
 RAW = op.AddDisk(node="drive0", layers=(op.Layer(size=MIB, format="raw"),))
 OLD = op.AddDisk(node="drive0", layers=(op.Layer(size=MIB, compat="0.10"),))
 HUGE = op.AddDisk(node="drive0", layers=(op.Layer(size=8 << 40),))
@@ -361,6 +366,15 @@ CASES += [
         [*FROZEN, op.Write(node="drive0", offset=0, length=1, fill=1)],
     ),
     (Reason.READ_ONLY, "", [*FROZEN, compressed(0, 65536)]),
+    (Reason.SIZE_NOT_POSITIVE, "", [*CLOSED, op.ResizeImage(node="drive0", size=0)]),
+    (Reason.SIZE_NOT_ALIGNED, "", [*CLOSED, op.ResizeImage(node="drive0", size=1)]),
+    (Reason.IMAGE_LOCKED, "", [DISK, offline("add")]),
+    (Reason.BITMAP_NOT_FOUND, "b", [*CLOSED, offline("clear")]),
+    (Reason.PERSISTENCE_UNSUPPORTED, "", [RAW, CLOSED[1], offline("add", format="raw")]),
+    (Reason.PERSISTENT_IN_OLD_IMAGE, "", [OLD, CLOSED[1], offline("add")]),
+    (Reason.WRONG_FORMAT, "", [RAW, CLOSED[1], offline("add")]),
+    (Reason.NO_SUCH_FILE, "", [offline("add")]),
+    (Reason.BITMAP_INCONSISTENT, "b", [*LOST[:-1], op.ResizeImage(node="drive0", size=512)]),
     (Reason.EXPORT_NOT_WRITABLE, "", [*FROZEN, export(writable=True)]),
 ]
 

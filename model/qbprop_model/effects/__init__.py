@@ -8,6 +8,7 @@ from qbprop_model.effects import (
     holds,
     images,
     jobs,
+    offline,
     opening,
     transactions,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "holds",
     "images",
     "jobs",
+    "offline",
     "opening",
     "transactions",
 ]

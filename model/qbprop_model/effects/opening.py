@@ -11,11 +11,13 @@ from qbprop_model.image import Image, Refused
 from qbprop_model.operations import (
     DRIVES,
     NODES,
+    ChangeBitmap,
     CloseDisk,
     InvalidOperationError,
     OpenDisk,
     OpenOutcomeError,
     ReopenDisk,
+    ResizeImage,
     Restart,
 )
 from qbprop_model.state import Node, Outcome, State
@@ -66,19 +68,23 @@ def _(op: OpenDisk, world: State) -> Outcome:
         raise Refused(Reason.NO_SUCH_FILE)
     check_format(op, world.images[name])
     check_options(op)
-    attach(world, op.node, op.drive, Node(
-        image=name,
-        discard=op.discard == "unmap",
-        detect_zeroes=op.detect_zeroes,
-        read_only=op.read_only,
-        bitmaps=world.rules.load(world.images[name], read_only=op.read_only),
+    node = opened(world, name, read_only=op.read_only)
+    attach(world, op.node, op.drive, replace(
+        node, discard=op.discard == "unmap", detect_zeroes=op.detect_zeroes
     ))  # fmt: skip
-    if not op.read_only:
-        world.images[name] = world.rules.open_image(world.images[name])
     return Outcome()
 
 
-def check_format(op: OpenDisk | ReopenDisk, image: Image) -> None:
+def opened(world: State, name: str, *, read_only: bool) -> Node:
+    """A node on an image that was closed, with the bitmaps that the image has stored."""
+    image = world.images[name]
+    if not read_only:
+        world.images[name] = world.rules.open_image(image)
+    bitmaps = world.rules.load(image, read_only=read_only)
+    return Node(image=name, read_only=read_only, bitmaps=bitmaps)
+
+
+def check_format(op: OpenDisk | ReopenDisk | ChangeBitmap | ResizeImage, image: Image) -> None:
     """The format must be the image's own."""
     if op.format == "raw" and image.format != "raw":
         raise InvalidOperationError("a qcow2 file read as raw has no stated size")

@@ -6,8 +6,8 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_command, merge
-from qbprop.machine.draws import Draft, named, pick, present, seldom, sited
-from qbprop.machine.guest import few
+from qbprop.machine.draws import Draft, granularities, named, pick, present, seldom, sited
+from qbprop.machine.guest import few, new_size
 from qbprop.machine.topology import DETECTS, DISCARDS
 from qbprop_model.operations import (
     BITMAPS,
@@ -15,18 +15,25 @@ from qbprop_model.operations import (
     NODES,
     BitmapAdd,
     BitmapMerge,
+    ChangeBitmap,
     CloseDisk,
     ExportAdd,
     Flush,
     MergeSource,
+    OfflineAction,
     OpenDisk,
     Operation,
     ReopenDisk,
+    ResizeImage,
     Restart,
 )
-from qbprop_model.state import State
+from qbprop_model.state import Node, State
 from qbprop_model.world import World
 
+OFFLINE: tuple[Literal["merge", "clear", "enable", "disable", "remove"], ...] = (
+    *("merge", "disable", "enable"),
+    *("clear", "merge", "remove"),
+)
 HOW: tuple[Literal["quit", "terminate", "kill"], ...] = ("quit", "kill", "kill", "terminate")
 
 
@@ -90,6 +97,8 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         else:
             draft.add(close_disk(draw, scratch))
         for name in closed(scratch):
+            if seldom(draw, 3):
+                draft.add(offline(draw, scratch, name))
             if not scratch.nodes or not seldom(draw, 8):
                 draft.add(open_disk(draw, scratch, name))
         for _ in range(pick(draw, (1, 0, 2, 4)) if scratch.nodes else 0):
@@ -98,6 +107,36 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if scratch.nodes[name].read_only and not seldom(draw, 4):
             again(draw, draft, name)
     return tuple(draft.operations)
+
+
+def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
+    """``qemu-img`` changes the image of a disk that is closed: mostly a bitmap of it."""
+    image = world.images[f"{name}.0"]
+    if seldom(draw, 4):
+        node = Node(image=f"{name}.0", bitmaps=image.stored)
+        return ResizeImage(node=name, size=new_size(draw, world, node), format=image.format)
+    there = sorted(image.stored)
+    bitmap = pick(draw, (*there, *there, *BITMAPS[:3]))
+    others = [each for each in closed(world) if each != name and world.images[f"{each}.0"].stored]
+    source = pick(draw, (None, *others))
+    from_where = there if source is None else sorted(world.images[f"{source}.0"].stored)
+    mergeable = from_where or there or list(BITMAPS[:1])
+    actions = [] if bitmap in there and not seldom(draw, 8) else [OfflineAction(kind="add")]
+    for _ in range(pick(draw, (1, 2, 3)) if there or seldom(draw, 2) else 0):
+        kind = pick(draw, OFFLINE)
+        merged = pick(draw, mergeable) if kind == "merge" else None
+        actions.append(OfflineAction(kind=kind, source=merged))
+    actions = actions or [OfflineAction(kind="add")]
+    adds = any(action.kind == "add" for action in actions)
+    merges = any(action.kind == "merge" for action in actions)
+    return ChangeBitmap(
+        node=name,
+        name=bitmap,
+        actions=tuple(actions),
+        format=image.format,
+        granularity=pick(draw, (None, *granularities(image.size))) if adds else None,
+        source=source if merges else None,
+    )
 
 
 def again(draw: st.DrawFn, draft: Draft, name: str) -> None:
@@ -162,7 +201,8 @@ def refused_opening(draw: st.DrawFn, world: World) -> Operation:
     if empty and seldom(draw, 2):
         return CloseDisk(node=pick(draw, empty))
     if seldom(draw, 2):
-        return open_disk(draw, world, pick(draw, present(world)))
+        name = pick(draw, present(world))
+        return pick(draw, (open_disk, open_disk, offline))(draw, world, name)
     drives = [name for name in present(world) if world.nodes[name].drive is not None]
     missing = [n for n in NODES if n not in world.nodes and f"{n}.0" not in world.images]
     if missing and seldom(draw, 2):

@@ -42,6 +42,7 @@ from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents
 from qbprop_model.operations import (
     AddDisk,
+    ChangeBitmap,
     CloseDisk,
     CreateImage,
     ExportAdd,
@@ -53,6 +54,7 @@ from qbprop_model.operations import (
     ReadDirtyExtents,
     RebaseImage,
     ReopenDisk,
+    ResizeImage,
 )
 
 __all__ = ["Driver", "Observation", "Refused"]
@@ -383,9 +385,12 @@ def _close_disk(node: str, drive: str | None) -> Command:
     return Command("human-monitor-command", {"command-line": f"drive_del {drive}"})
 
 
+_NO_NODE = Read | Flush | CreateImage | RebaseImage | ReadDirtyExtents | ChangeBitmap | ResizeImage
+
+
 def _reaches_no_node(operation: Operation) -> bool:
     """Whether an operation changes no open node, whatever becomes of it."""
-    return isinstance(operation, Read | Flush | CreateImage | RebaseImage | ReadDirtyExtents)
+    return isinstance(operation, _NO_NODE)
 
 
 def _guest_class(transport: str | None) -> Callable[[QemuProcess, Path], GuestIo]:

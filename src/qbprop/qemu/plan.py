@@ -271,6 +271,29 @@ def _(operation: op.RebaseImage) -> Plan:
     return Plan(Program("qemu-img", (*arguments, file)))
 
 
+@plan.register
+def _(operation: op.ChangeBitmap) -> Plan:
+    actions: list[str] = []
+    for each in operation.actions:
+        actions += [f"--{each.kind}", *([] if each.source is None else [each.source])]
+    options: list[str | FormatOf] = []
+    if operation.granularity is not None:
+        options += ["-g", str(operation.granularity)]
+    if operation.source is not None:
+        source = disk_file(operation.source)
+        options += ["-b", source, "-F", FormatOf(source)]
+    file = disk_file(operation.node)
+    words = ("bitmap", "-f", operation.format, *actions, *options, file, operation.name)
+    return Plan(Program("qemu-img", words))
+
+
+@plan.register
+def _(operation: op.ResizeImage) -> Plan:
+    words = ("resize", "-q", "--shrink", "-f", operation.format)
+    file, size = disk_file(operation.node), str(operation.size)
+    return Plan(Program("qemu-img", (*words, file, size)))
+
+
 @plan.register(op.BitmapAdd)
 @plan.register(op.BitmapRemove)
 @plan.register(op.BitmapClear)

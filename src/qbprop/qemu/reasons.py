@@ -142,6 +142,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     ),
     Reason.NOT_ALIGNED: (_guest("EINVAL", r"^write failed: "),),
     Reason.ALREADY_ALLOCATED: (_guest("EIO", r"^write failed: "),),
+    Reason.SIZE_NOT_POSITIVE: (_program(r"New image size must be positive$"),),
     Reason.SIZE_NOT_ALIGNED: (_qmp(r"^The new size must be a multiple of 512"),),
     Reason.SIZE_TOO_LARGE: (
         Row(
@@ -242,6 +243,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.WRONG_FORMAT: (
         _qmp(r"^Image is not in qcow2 format$"),
         _hmp(r"Image is not in qcow2 format$"),
+        _program(r"Image is not in qcow2 format$"),
     ),
     Reason.BACKING_UNSUPPORTED: (
         _program(r"Backing file not supported for file format 'raw'$"),
@@ -255,8 +257,23 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
 
 def matches(refusal: Refusal, refused: Refused, features: Features) -> bool:
     """Whether the reply ``refused`` gives the predicted reason, and of the predicted subject."""
+    refused = _within_qemu_img(refused)
     rows = TABLE[refusal.reason]
     return any(row.matches(refused, features, refusal.subject) for row in rows)
+
+
+_COMMAND = re.compile(
+    r"^qemu-img: (Operation \w+ on bitmap .*? failed: |(?=Bitmap |The new size |Failed to zero))",
+    re.DOTALL,
+)
+"""What stands before the reply to a command of QMP that ``qemu-img`` has performed."""
+
+
+def _within_qemu_img(refused: Refused) -> Refused:
+    """The reply to a command within ``qemu-img`` as the monitor would have told it."""
+    if refused.channel != "program" or not _COMMAND.search(refused.text):
+        return refused
+    return Refused("qmp", "GenericError", _COMMAND.sub("", refused.text))
 
 
 def classify(refused: Refused, features: Features) -> Reason | None:

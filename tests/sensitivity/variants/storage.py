@@ -7,7 +7,7 @@ from typing import Any
 from tests.sensitivity.registry import wrong_effect, wrong_rule
 
 from qbprop_model.bitmap import Bitmap, Use
-from qbprop_model.effects import bitmaps, opening
+from qbprop_model.effects import bitmaps, offline, opening
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Image
 from qbprop_model.rules import Rules
@@ -269,3 +269,33 @@ def stored_as_it_was(close: Any) -> Any:
         close(world, name)
 
     return forgotten
+
+
+@wrong_effect(
+    "what qemu-img has done is undone where a later action is refused", offline, "perform"
+)
+def offline_is_all_or_nothing(perform: Any) -> Any:
+    def undone(op: Any, actions: Any, world: State, source: str | None = None) -> Any:
+        images = dict(world.images)
+        outcome = perform(op, actions, world, source)
+        if outcome.refusal is not None:
+            world.images = images
+        return outcome
+
+    return undone
+
+
+@wrong_effect(
+    "what qemu-img merges comes from the disk itself, whatever is named", offline, "_action"
+)
+def offline_merges_from_itself(action: Any) -> Any:
+    return lambda op, each: action(replace(op, source=None), each)
+
+
+@wrong_effect("qemu-img adds bitmaps that are disabled", offline, "_action")
+def offline_adds_disabled(action: Any) -> Any:
+    def disabled(op: Any, each: Any) -> Any:
+        made = action(op, each)
+        return replace(made, disabled=True) if each.kind == "add" else made
+
+    return disabled
