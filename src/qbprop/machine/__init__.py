@@ -30,7 +30,7 @@ from qbprop.machine.core import MachineBase, drawn, going_on, part_of, step_rule
 from qbprop.machine.topology import empty_slots
 from qbprop_model.operations import NODES, Operation
 
-SUBJECTS = ("jobs", "layers", "bitmaps", "backups")
+SUBJECTS = ("jobs", "layers", "bitmaps", "backups", "storage")
 """What an example may keep to, beside the guest's requests."""
 
 __all__ = ["SUBJECTS", "BlockMachine", "drawn", "step_rule"]
@@ -45,7 +45,7 @@ class BlockMachine(MachineBase):
 
     subjects: ClassVar[tuple[str | None, ...]] = (
         *(None, None, None, None, None, "jobs"),
-        *("layers", "bitmaps", "jobs", "layers", "backups"),
+        *("layers", "bitmaps", "jobs", "storage", "layers", "backups", "storage"),
     )
     """What examples keep to, None for no subject at all; the first one is the simplest."""
 
@@ -77,14 +77,14 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @part_of("bitmaps")
+    @part_of("bitmaps", "storage")
     @rule(ops=drawn(guest.burst, bitmaps.bitmap_command))
     def bitmap_command(self, ops: Iterable[Operation]) -> None:
         """Add, clear, enable, disable or remove a bitmap."""
         self.perform(ops)
 
     @step_rule
-    @part_of("bitmaps")
+    @part_of("bitmaps", "storage")
     @rule(ops=drawn(guest.burst, bitmaps.merge))
     def bitmap_merge(self, ops: Iterable[Operation]) -> None:
         """Merge bitmaps."""
@@ -111,7 +111,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @part_of("backups")
+    @part_of("backups", "storage")
     @rule(ops=drawn(backups.incremental))
     def incremental(self, ops: Iterable[Operation]) -> None:
         """The next link of a chain of incremental backups."""
@@ -160,7 +160,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @part_of("layers", "bitmaps")
+    @part_of("layers", "bitmaps", "storage")
     @rule(ops=drawn(opening.openings))
     def opening(self, ops: Iterable[Operation]) -> None:
         """Disks closed and opened again, and QEMU restarted or killed."""
@@ -174,7 +174,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @part_of("layers", "bitmaps", "backups")
+    @part_of("layers", "bitmaps", "backups", "storage")
     @rule(ops=drawn(guest.resizes))
     def resize(self, ops: Iterable[Operation]) -> None:
         """Grow or shrink a disk."""
@@ -188,7 +188,7 @@ class BlockMachine(MachineBase):
         self.perform(op)
 
     @step_rule
-    @part_of("bitmaps")
+    @part_of("bitmaps", "storage")
     @rule(ops=drawn(guest.burst, transactions.transaction))
     def transaction(self, ops: Iterable[Operation]) -> None:
         """A transaction of bitmap commands and backups."""

@@ -15,6 +15,7 @@ from qbprop_model.operations import (
     NODES,
     BitmapAdd,
     BitmapMerge,
+    BitmapRemove,
     ChangeBitmap,
     CloseDisk,
     ExportAdd,
@@ -64,9 +65,20 @@ def open_disk(
     )
 
 
+def reopenable(world: State) -> list[str]:
+    """The disks of one layer, with no one but guests to use them."""
+    return [
+        name
+        for name in present(world)
+        if world.nodes[name].drive is None
+        and world.images[f"{name}.0"].backing is None
+        and name not in {*world.faults, *world.exported, *world.backed_up}
+    ]
+
+
 def reopen_disk(draw: st.DrawFn, world: State) -> ReopenDisk:
     """A disk becomes read-only, or writable again; seldom it stays as it is."""
-    name = pick(draw, present(world))
+    name = pick(draw, reopenable(world))
     node = world.nodes[name]
     discard = pick(draw, DISCARDS)
     return ReopenDisk(
@@ -92,7 +104,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         kind = pick(draw, ("close", "restart", "reopen", "close"))
         if kind == "restart":
             _restart(draw, draft)
-        elif kind == "reopen":
+        elif kind == "reopen" and reopenable(scratch):
             draft.add(reopen_disk(draw, scratch))
         else:
             draft.add(close_disk(draw, scratch))
@@ -117,7 +129,13 @@ def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
         return ResizeImage(node=name, size=new_size(draw, world, node), format=image.format)
     there = sorted(image.stored)
     bitmap = pick(draw, (*there, *there, *BITMAPS[:3]))
-    others = [each for each in closed(world) if each != name and world.images[f"{each}.0"].stored]
+    others = [
+        each
+        for each in closed(world)
+        if each != name
+        and world.images[f"{each}.0"].stored
+        and (world.images[f"{each}.0"].size == image.size or seldom(draw, 4))
+    ]
     source = pick(draw, (None, *others))
     from_where = there if source is None else sorted(world.images[f"{source}.0"].stored)
     mergeable = from_where or there or list(BITMAPS[:1])
@@ -188,6 +206,14 @@ def _restart(draw: st.DrawFn, draft: Draft) -> None:
             fresh = [b for b in world.nodes[name].bitmaps.values() if b.persistent]
             if fresh and not world.images[f"{name}.0"].stored and not seldom(draw, 3):
                 again(draw, draft, name)
+        stored = [
+            (name, bitmap)
+            for name in present(world)
+            for bitmap in sorted(world.images[f"{name}.0"].stored)
+        ]
+        if stored and seldom(draw, 3):
+            name, bitmap = pick(draw, stored)
+            draft.add(BitmapRemove(node=name, name=bitmap))
         draft.add(*(Flush(node=name) for name in present(world) if world.nodes[name].unflushed))
     draft.add(Restart(how=how))
 
