@@ -165,6 +165,29 @@ def test_who_meets_an_error_of_flushing_at_the_end_of_a_backup(
     assert world.apply(backup).complaints == ()
 
 
+@pytest.mark.parametrize(
+    ("traits", "jobs", "due"),
+    [
+        (Traits(), 1, [Reason.IO_ERROR, Reason.IO_ERROR, None]),
+        (NEW, 1, [Reason.IO_ERROR, None]),
+        (NEW, 2, [None, None]),
+    ],
+)
+def test_a_backup_that_is_undone_has_a_filter_that_goes_too(
+    traits: Traits, jobs: int, due: list[Reason | None]
+) -> None:
+    world = World(traits=traits)
+    backups = tuple(
+        BlockdevBackup(node="drive0", target=f"target{i}", sync="full", job=f"job{i}")
+        for i in range(jobs)
+    )
+    write = Write(node="drive0", offset=0, length=0, fill=1)
+    undone = Transaction(actions=(*backups, Abort()))
+    for each in (replace(DISK, faults=(Fault(request="flush", times=2),)), *TARGETS, write, undone):
+        world.apply(each)
+    assert [reason(world.apply(Flush(node="drive0"))) for _ in due] == due
+
+
 def test_no_write_is_held_where_changes_of_the_graph_wait() -> None:
     hold = HoldWrite(node="drive0", offset=0, length=1, fill=1)
     disk = replace(DISK, faults=())
