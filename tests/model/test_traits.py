@@ -22,6 +22,7 @@ from qbprop_model.operations import (
     HoldWrite,
     InvalidOperationError,
     JobPause,
+    JobSetSpeed,
     Layer,
     OpenOutcomeError,
     Operation,
@@ -125,6 +126,18 @@ def test_without_x_perf_nothing_is_tuned_limited_or_paused_in_its_run() -> None:
     with pytest.raises(OpenOutcomeError):
         last(OLD, endless(), JobPause(job="job0"))
     assert reason(last(OLD, BlockdevBackup(**common))) is None
+
+
+def test_without_x_perf_a_limit_is_open_for_a_job_that_has_stopped_before_its_end() -> None:
+    write = Write(node="drive0", offset=0, length=SIZE, fill=1)
+    common: dict[str, Any] = {"node": "drive0", "target": "target0", "sync": "full"}
+    stopped = BlockdevBackup(compress=True, on_target_error="stop", **common)
+    limit = JobSetSpeed(job="job0", speed=1)
+    with pytest.raises(OpenOutcomeError, match="limited"):
+        last(OLD, write, BlockdevBackup(**common), stopped, limit)
+    serial = replace(stopped, max_workers=1, max_chunk=CLUSTER)
+    assert reason(last(Traits(), write, BlockdevBackup(**common), serial, limit)) is None
+    assert reason(last(OLD, endless(), limit)) is None
 
 
 @pytest.mark.parametrize(
