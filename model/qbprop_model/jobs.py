@@ -23,6 +23,8 @@ class Job:
     job nor a guest has copied yet, ``met`` the job clusters that guests' requests came upon.
     ``source`` is the disk's chain before the next change; ``point_in_time`` never moves.
 
+    ``offloads``: the host may copy from file to file, if it can, and then detects no zeroes.
+
     ``status`` is as ``query-jobs`` shows it. ``serial``: one job cluster after the other.
     ``limited``: its speed limit lets it copy no more. ``faulty``: the error that it has stopped
     at, as its events tell it. ``lost``: it ended, and how far it had come is open.
@@ -40,6 +42,7 @@ class Job:
     compress: bool
     detects_zeroes: bool
     filter: str
+    offloads: bool = False
     endless: bool = False
     on_node: bool = False
     speed: int = 0
@@ -231,7 +234,9 @@ class JobRules(BitmapRules, DiskRules):
         if kind is Alloc.ZERO:
             return self.write_zeroes(target, start, length, step, unmap=False)
         if job.detects_zeroes and all(all_zero(cell.data, s, e - s) for s, e, cell in cells):
-            dropped = target[0].compat == "0.10" and self.alone(job, start, end)
+            dropped = (
+                target[0].compat == "0.10" and not job.offloads and self.alone(job, start, end)
+            )
             if dropped or (job.compress and kind is Alloc.DATA):
                 return self.write_zeroes(target, start, length, step, unmap=True)
             kind = Alloc.DATA_OR_ZERO
@@ -242,7 +247,22 @@ class JobRules(BitmapRules, DiskRules):
             image = self.write((image, *target[1:]), s, e - s, cell)
         if image.format == "qcow2" and kind is Alloc.DATA_OR_ZERO:
             image = replace(image, alloc=image.alloc.assign(start, end, Alloc.DATA_OR_ZERO))
+        elif image.format == "qcow2" and job.offloads:
+            for s, e in self.skipped(job, image.unit, start, end):
+                image = replace(image, alloc=image.alloc.assign(s, e, Alloc.DATA_OR_ZERO))
         return image
+
+    def skipped(self, job: Job, unit: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The units of the target for which the source has no data, within a job cluster.
+
+        They travel as zeroes where the host copies, and else as part of the job cluster's data.
+        """
+        for s in range(start, end, unit):
+            e = min(s + unit, end)
+            told = {kind for _, _, kind in self.status(job.source, s, e)}
+            cells = job.point_in_time.cells.runs(s, e)
+            if Alloc.DATA not in told and all(all_zero(c.data, at, to - at) for at, to, c in cells):
+                yield s, e
 
     def alone(self, job: Job, start: int, end: int) -> bool:
         """Whether zeroes are surely written by themselves, and not along with data beside them.

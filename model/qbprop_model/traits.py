@@ -18,9 +18,11 @@ class Traits:
     ``unmap_needs_discard``: zeroing frees no cluster of a node that was opened without
     ``discard=unmap``, such as a job's filter (5.3).
     ``blockdev_backup_x_perf``: a backup copies several job clusters at once, unless it is told
-    otherwise; without, it copies one after the other, cannot be told anything, and notices
-    late that it is paused or has nothing left (6.7).
+    otherwise; without, it copies one after the other, has the host copy where that can, cannot be
+    told anything, and notices late that it is paused or has nothing left (6.7).
     ``merge_checks_target_last``: a merge is refused for its sources before its target (2.2).
+    ``exports_check_use_first``: a bitmap that is in use is refused for that before a read-only
+    export refuses one that records (2.2).
     ``raw_takes_backing``: a raw image is opened with a backing file; what comes of it is
     open (6.1).
     ``empty_discards_count``: a discard of nothing is a request that the next flush flushes (7.2).
@@ -36,6 +38,7 @@ class Traits:
     copy_bitmap_on_filter: bool = False
     unmap_needs_discard: bool = False
     merge_checks_target_last: bool = False
+    exports_check_use_first: bool = False
     raw_takes_backing: bool = False
     empty_discards_count: bool = True
     discards_split: bool = True

@@ -8,6 +8,7 @@ import numpy as np
 from qbprop_model.bitmap import Bitmap, ceil_div
 from qbprop_model.effects import effect
 from qbprop_model.effects.holds import check_beside
+from qbprop_model.effects.jobs import flush_through_filter
 from qbprop_model.expectation import (
     NOISE,
     Anonymous,
@@ -49,6 +50,7 @@ class World(State):
             for job in started:
                 self.ends[job] = JobEnd(None, None, aborted=True)
                 self.tell(job, "created", "aborting", "concluded", "null")
+                flush_through_filter(self, trial.jobs[job].node)
         else:
             trial.check_seen()
             self.__dict__.update(trial.__dict__)

@@ -84,6 +84,8 @@ EMPTY_STORED = Hazard(
 HAZARDS = (
     EMPTY_MERGE,
     FAILED_ENABLE,
+    EXPORTED_RESIZE,
+    EXPORTED_FILTER,
     ALWAYS_UNDONE,
     ALWAYS_STALE,
     GROUP_UNDONE,
@@ -91,8 +93,6 @@ HAZARDS = (
     TWO_BACKUPS,
     COMPRESSED_REUSE,
     HELD_COPY,
-    EXPORTED_RESIZE,
-    EXPORTED_FILTER,
     CONCLUDED,
     IGNORED_FOR_EVER,
     FAILED_RESIZE,
@@ -101,7 +101,10 @@ HAZARDS = (
     EMPTY_STORED,
     ENDLESS_RESIZE,
 )
-"""All of them; where several explain a finding, the first in this order names it."""
+"""All of them; where several explain a finding, the first in this order names it.
+
+What crashes QEMU in its own step each time comes before what may show itself at any time later.
+"""
 
 LARGEST_DISK = 2**63 - 2**30
 """Bytes: no QEMU makes a disk larger than that."""
@@ -139,6 +142,13 @@ class Hazards:
             old = before.images.get(name)
             if old is not None and old is not image and _frees_compressed(old, image):
                 self._freed.add(name)
+
+    def see_end(self, world: World) -> None:
+        """Note that an example ends, in this World, and all its jobs with it."""
+        filters = {job.filter for job in world.jobs.values() if job.active}
+        exported = (node for each in world.exports.values() for node, _ in each.bitmaps)
+        if not filters.isdisjoint(exported):
+            self.see((*self.active, EXPORTED_FILTER), world, world)
 
     def explains(self, kind: str) -> Hazard | None:
         """The hazard that a finding of this kind is named after, if any."""

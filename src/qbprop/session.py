@@ -257,6 +257,7 @@ class Session:
         Raises a :class:`Finding` whose operation is "end".
         """
         self.settle()
+        self._hazards.see_end(self.world)
         expected = self.world.final()
         with self._living("end", "nothing due"):
             observed = self.driver.observe(expected.digests)

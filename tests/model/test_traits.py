@@ -6,22 +6,28 @@ from typing import Any
 import pytest
 
 from qbprop_model.expectation import Anonymous, Expectation, Reason
+from qbprop_model.image import Alloc
 from qbprop_model.operations import (
     Abort,
     AddDisk,
+    BitmapAdd,
     BlockdevBackup,
     CreateImage,
     Discard,
     DriveBackup,
+    ExportAdd,
+    ExportedBitmap,
     Fault,
     Flush,
     HoldWrite,
     InvalidOperationError,
     JobPause,
+    JobSetSpeed,
     Layer,
     OpenOutcomeError,
     Operation,
     Pattern,
+    RebaseImage,
     Resize,
     Transaction,
     Write,
@@ -33,7 +39,12 @@ from qbprop_model.world import World
 
 CLUSTER = 65536
 SIZE = 4 * CLUSTER
-OLD = Traits(blockdev_backup_x_perf=False, copy_before_write=False, empty_discards_count=False)
+OLD = Traits(
+    blockdev_backup_x_perf=False,
+    copy_before_write=False,
+    empty_discards_count=False,
+    exports_check_use_first=True,
+)
 NEW = Traits(
     groups_checked_first=True,
     copy_bitmap_on_filter=True,
@@ -90,6 +101,22 @@ def test_whether_zeroing_frees_what_is_not_opened_for_it(
     assert reason(last(traits, zero, packed)) == due
 
 
+@pytest.mark.parametrize(
+    ("traits", "due"), [(Traits(), Reason.EXPORT_READ_ONLY), (OLD, Reason.BITMAP_BUSY)]
+)
+def test_for_what_a_read_only_export_refuses_a_bitmap_in_use(traits: Traits, due: Reason) -> None:
+    def export(number: int, *, writable: bool) -> ExportAdd:
+        bitmaps = (ExportedBitmap(name="bitmap0"),)
+        return ExportAdd(
+            export=f"export{number}", node="drive0", bitmaps=bitmaps, writable=writable
+        )
+
+    add = BitmapAdd(node="drive0", name="bitmap0")
+    expected = last(traits, add, export(0, writable=True), export(1, writable=False))
+    assert reason(expected) == due
+    assert reason(last(traits, add, export(0, writable=False))) == Reason.EXPORT_READ_ONLY
+
+
 def test_without_x_perf_nothing_is_tuned_limited_or_paused_in_its_run() -> None:
     common: dict[str, Any] = {"node": "drive0", "target": "target0", "sync": "full"}
     with pytest.raises(InvalidOperationError, match="x-perf"):
@@ -99,6 +126,18 @@ def test_without_x_perf_nothing_is_tuned_limited_or_paused_in_its_run() -> None:
     with pytest.raises(OpenOutcomeError):
         last(OLD, endless(), JobPause(job="job0"))
     assert reason(last(OLD, BlockdevBackup(**common))) is None
+
+
+def test_without_x_perf_a_limit_is_open_for_a_job_that_has_stopped_before_its_end() -> None:
+    write = Write(node="drive0", offset=0, length=SIZE, fill=1)
+    common: dict[str, Any] = {"node": "drive0", "target": "target0", "sync": "full"}
+    stopped = BlockdevBackup(compress=True, on_target_error="stop", **common)
+    limit = JobSetSpeed(job="job0", speed=1)
+    with pytest.raises(OpenOutcomeError, match="limited"):
+        last(OLD, write, BlockdevBackup(**common), stopped, limit)
+    serial = replace(stopped, max_workers=1, max_chunk=CLUSTER)
+    assert reason(last(Traits(), write, BlockdevBackup(**common), serial, limit)) is None
+    assert reason(last(OLD, endless(), limit)) is None
 
 
 @pytest.mark.parametrize(
@@ -139,6 +178,29 @@ def test_who_meets_an_error_of_flushing_at_the_end_of_a_backup(
     assert world.apply(backup).complaints == ()
 
 
+@pytest.mark.parametrize(
+    ("traits", "jobs", "due"),
+    [
+        (Traits(), 1, [Reason.IO_ERROR, Reason.IO_ERROR, None]),
+        (NEW, 1, [Reason.IO_ERROR, None]),
+        (NEW, 2, [None, None]),
+    ],
+)
+def test_a_backup_that_is_undone_has_a_filter_that_goes_too(
+    traits: Traits, jobs: int, due: list[Reason | None]
+) -> None:
+    world = World(traits=traits)
+    backups = tuple(
+        BlockdevBackup(node="drive0", target=f"target{i}", sync="full", job=f"job{i}")
+        for i in range(jobs)
+    )
+    write = Write(node="drive0", offset=0, length=0, fill=1)
+    undone = Transaction(actions=(*backups, Abort()))
+    for each in (replace(DISK, faults=(Fault(request="flush", times=2),)), *TARGETS, write, undone):
+        world.apply(each)
+    assert [reason(world.apply(Flush(node="drive0"))) for _ in due] == due
+
+
 def test_no_write_is_held_where_changes_of_the_graph_wait() -> None:
     hold = HoldWrite(node="drive0", offset=0, length=1, fill=1)
     disk = replace(DISK, faults=())
@@ -156,3 +218,50 @@ def test_whether_a_discard_of_nothing_leaves_something_to_flush(
     world.apply(replace(DISK, discard="unmap", faults=(Fault(request="flush"),)))
     world.apply(Discard(node="drive0", offset=0, length=0))
     assert reason(world.apply(Flush(node="drive0"))) == due
+
+
+@pytest.mark.parametrize(("traits", "due"), [(Traits(), None), (OLD, OpenOutcomeError)])
+@pytest.mark.parametrize("change", ["zeroes", "beside"])
+def test_whether_zeroes_are_surely_found_in_what_is_copied(
+    traits: Traits, due: type[Exception] | None, change: str
+) -> None:
+    """Where the host copies, data travels as data, and what is none beside it as zeroes."""
+    world = World(traits=traits)
+    small = Layer(size=SIZE, cluster_size=512, compat="0.10")
+    write = Write(node="drive1", offset=0, length=512, fill=0 if change == "zeroes" else 1)
+    copied: dict[str, Any] = {"node": "drive1", "sync": "incremental", "bitmap": "bitmap0"}
+    for operation in (
+        AddDisk(node="drive1", layers=(Layer(size=SIZE, cluster_size=512),)),
+        BitmapAdd(node="drive1", name="bitmap0", granularity=512),
+        write,
+        TARGETS[0],
+        CreateImage(image="target1", layer=small),
+        DriveBackup(target="target1", mode="existing", **copied),
+    ):
+        assert reason(world.apply(operation)) is None
+    rebase = RebaseImage(image="target1", backing="target0")
+    if due is None:
+        assert reason(world.apply(rebase)) is None
+    else:
+        with pytest.raises(due):
+            world.apply(rebase)
+
+
+def test_data_is_surely_allocated_by_whoever_it_is_copied() -> None:
+    world = World(traits=OLD)
+    write = Write(node="drive1", offset=512, length=512, fill=0)
+    for operation in (
+        AddDisk(node="drive1", layers=(Layer(size=SIZE, cluster_size=512),)),
+        write,
+        TARGETS[0],
+        BlockdevBackup(node="drive1", target="target0", sync="full"),
+        CreateImage(image="target1", layer=Layer(size=SIZE, cluster_size=512)),
+        BlockdevBackup(node="drive1", target="target1", sync="full"),
+    ):
+        assert reason(world.apply(operation)) is None
+    alloc = world.images["target1"].alloc
+    assert [alloc.at(at) for at in (0, 512, 1024)] == [
+        Alloc.DATA_OR_ZERO,
+        Alloc.DATA,
+        Alloc.DATA_OR_ZERO,
+    ]

@@ -48,8 +48,6 @@ def test_the_table_in_the_docs_is_right(qemu: Path) -> None:
 
 @pytest.mark.parametrize("qemu", BROUGHT)
 def test_a_short_run_finds_nothing_new(qemu: Path, tmp_path: Path) -> None:
-    if qemu.name == "5.2":
-        pytest.skip("not all bugs of QEMU 5.2 are written down yet, see docs/versions.md")
     program = Path(sys.executable).with_name("qbprop")
     command: list[str | Path] = [program, "fuzz", "--qemu", qemu, "--out", tmp_path / "out"]
     command += ["--seed", "1", "--max-examples", "10", "--max-time", "60s"]

@@ -142,6 +142,10 @@ def start_backup(op: Backup, world: State) -> str:
         compress=op.compress,
         detects_zeroes=isinstance(op, DriveBackup),
         filter=filter_name,
+        offloads=(
+            not (world.traits.blockdev_backup_x_perf or op.compress)
+            and world.faults.keys().isdisjoint({name, op.target})
+        ),
         endless=sync == "none",
         on_node=isinstance(op, BlockdevBackup),
         speed=op.speed,

@@ -356,6 +356,9 @@ def _(op: JobSetSpeed, world: State) -> Outcome:
         raise OpenOutcomeError("how far a job gets at some speed")
     if op.speed and not job.serial:
         raise OpenOutcomeError("a job that copies several clusters at once is not held")
+    rests = job.endless or not job.left
+    if op.speed and not (rests or world.traits.blockdev_backup_x_perf):
+        raise OpenOutcomeError("what wakes a limited job")
     world.jobs[op.job] = replace(job, speed=op.speed)
     go_on(world, [op.job])
     return Outcome()

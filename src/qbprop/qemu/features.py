@@ -37,6 +37,7 @@ class Features:
     copy_bitmap_on_filter: bool
     unmap_needs_discard: bool
     merge_checks_target_last: bool
+    exports_check_use_first: bool
     raw_takes_backing: bool
     empty_discards_count: bool
     discards_split: bool
@@ -132,6 +133,10 @@ def _exports_bitmap_nodes(shown: Evidence) -> bool:
     return bitmaps is not None and shown.schema.element(bitmaps)["meta-type"] == "alternate"
 
 
+def _exports_bitmap_names_alone(shown: Evidence) -> bool:
+    return not _exports_bitmap_nodes(shown)
+
+
 def _copies_before_write(shown: Evidence) -> bool:
     driver = shown.schema.argument("blockdev-add", "driver")
     return driver is not None and "copy-before-write" in driver["values"]
@@ -161,7 +166,7 @@ TABLE = (
         "blockdev_backup_x_perf",
         "x-perf of blockdev-backup",
         _argument("blockdev-backup", "x-perf"),
-        "backups copy one job cluster after the other; none with a speed limit, none is paused",
+        "backups copy one job cluster at a time, or let the host copy; no speed limit, no pause",
     ),
     Feature(
         "blockdev_backup_discard_source",
@@ -221,6 +226,13 @@ TABLE = (
         # Seen where this is missing; to see it otherwise takes bitmaps in use.
         _lacking("blockdev-backup", "x-perf"),
         "in the order of the sources, each after the target",
+    ),
+    Feature(
+        "exports_check_use_first",
+        "an exported bitmap is refused for being in use before it is for recording",
+        # Seen where this is missing; to see it otherwise takes bitmaps in use.
+        Sign("no objects among bitmaps of block-export-add", _exports_bitmap_names_alone),
+        "a read-only export refuses a bitmap that records first",
     ),
     Feature(
         "raw_takes_backing",
