@@ -112,6 +112,38 @@ def test_patterns_are_written_in_order(images: Images, form: str) -> None:
         assert first_difference(source, Pieces(MIB, {100: bytes(data)})) is None
 
 
+def test_a_filled_image_is_kept_for_the_same_untouched_chain(
+    images: Images, tmp_path: Path
+) -> None:
+    base = MakeImage("a.img", Layer(size=MIB, format="raw", data=(filled(1, 5000),)))
+    top = MakeImage("b.img", Layer(size=MIB, data=(filled(2),)), "a.img", "raw")
+
+    def made() -> tuple[int, bytes, int]:
+        """Programs run for the upper image, its bytes and its blocks."""
+        before = images.runs
+        images.make(top)
+        path = tmp_path / "b.img"
+        return images.runs - before, path.read_bytes(), path.stat().st_blocks
+
+    images.make(base)
+    runs, *first = made()
+    assert runs == 2
+    images.delete_all()
+    images.make(base)
+    assert made() == (0, *first)
+    images.make(MakeImage("a.img", Layer(size=MIB, format="raw", data=(filled(3, 5000),))))
+    runs, *other = made()
+    assert runs == 1
+    assert other[0] != first[0]
+    images.make(base)
+    images.run(Program("qemu-io", ("-f", "raw", "-c", "write 0 1", "a.img")))
+    assert made()[0] == 1
+
+
+def filled(stamp: int, offset: int = 100) -> Pattern:
+    return Pattern(offset=offset, length=1000, stamp=stamp)
+
+
 def test_programs_are_told_to_an_exporter() -> None:
     patterns = (Pattern(offset=0, length=9, stamp=3), Pattern(offset=1, length=1, fill=7))
     step = MakeImage("a.img", Layer(size=512, extended_l2=True, data=patterns), "b.img", "raw")

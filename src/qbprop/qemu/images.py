@@ -4,7 +4,8 @@ Starting a program costs milliseconds. So a blank image is written from a templa
 is known: what ``qemu-img create`` made for the same options. Two blank qcow2 images with L1
 tables of as many clusters differ in the name of their backing file, in the fields for its length
 and for the image's size, and in the length of the table, which ends the file; so one template
-serves many images.
+serves many images. What ``qemu-io`` filled is kept as a whole, for the same layer over the same
+untouched chain: campaigns vary an example many times.
 """
 
 import os
@@ -44,6 +45,9 @@ _BLOCK = 4096
 TEMPLATE_COUNT = 256
 """Most templates kept."""
 
+FILLED_LIMIT = 1 << 25
+"""Most bytes kept of filled images; the oldest go first."""
+
 _RAW_START = 4096
 """QEMU allocates so many first bytes of a new raw image."""
 
@@ -74,7 +78,7 @@ class _Extent:
         """The data of an open file from ``start`` to ``end``."""
         data = os.pread(descriptor, end - start, start)
         blocks = ((at, data[at : at + _BLOCK]) for at in range(0, len(data), _BLOCK))
-        return cls(start, len(data), tuple((at, each) for at, each in blocks if any(each)))
+        return cls(start, len(data), tuple((at, b) for at, b in blocks if b != bytes(len(b))))
 
     def write(self, descriptor: int) -> None:
         """Write it to an open file, the zeroes too."""
@@ -85,14 +89,42 @@ class _Extent:
 
 
 @dataclass(frozen=True)
+class _File:
+    """The first ``length`` bytes of a sparse file, in memory."""
+
+    length: int
+    data: tuple[_Extent, ...]
+
+    @classmethod
+    def read(cls, descriptor: int, length: int, limit: int) -> Self | None:
+        """Those of an open file; None where their data takes more than ``limit``."""
+        found = data_extents(descriptor, length)
+        extents = [(start, min(end, length)) for start, end in found if start < length]
+        if sum(end - start for start, end in extents) > limit:
+            return None
+        return cls(length, tuple(_Extent.read(descriptor, *each) for each in extents))
+
+    @property
+    def weight(self) -> int:
+        """Bytes of its data."""
+        return sum(extent.length for extent in self.data)
+
+    def write(self, descriptor: int) -> None:
+        """Write it to an open file that is empty."""
+        for extent in self.data:
+            extent.write(descriptor)
+        os.ftruncate(descriptor, self.length)
+
+
+@dataclass(frozen=True)
 class _Template:
-    """A sparse file in memory.
+    """A blank image.
 
     Of a qcow2 image what is before the L1 table, the offset of which is ``table``; ``backing``
     is where the name of its backing file stands, in ``backing_length`` bytes.
     """
 
-    data: tuple[_Extent, ...]
+    file: _File
     table: int | None
     backing: int
     backing_length: int
@@ -109,6 +141,8 @@ class Images:
         self._folder = folder
         self.timeout = timeout
         self._templates: dict[object, _Template] = {}
+        self._made: dict[str, MakeImage] = {}
+        self._filled: dict[tuple[MakeImage, ...], _File] = {}
         self.runs = 0
 
     def format_of(self, file: str) -> str:
@@ -137,13 +171,14 @@ class Images:
         """
         path = self._folder / step.file
         path.unlink(missing_ok=True)
+        self._made.pop(step.file, None)
         try:
-            self._blank(step, path)
-            self._fill(step, path)
+            self._write(step, path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         os.utime(path, ns=(_UNTOUCHED, _UNTOUCHED))
+        self._made[step.file] = step
 
     def check(self, files: Iterable[str], leaky: Collection[str] = ()) -> dict[str, str]:
         """What ``qemu-img check`` finds wrong with each image of ``files``; they run side by side.
@@ -156,8 +191,7 @@ class Images:
             checks = {
                 file: self._started(Program("qemu-img", ("check", "-f", "qcow2", file)), stack)
                 for file in files
-                if self.format_of(file) == "qcow2"
-                and (self._folder / file).stat().st_mtime_ns != _UNTOUCHED
+                if self.format_of(file) == "qcow2" and not self._is_untouched(file)
             }
             ends = {file: self._ended(check) for file, check in checks.items()}
         kinds = {2: "corruption", LEAKS: "leaked clusters"}
@@ -181,6 +215,7 @@ class Images:
         """Delete every image file of the folder."""
         for path in self._folder.glob("*" + SUFFIX):
             path.unlink()
+        self._made.clear()
 
     def _run(self, program: Program) -> tuple[int, str]:
         with ExitStack() as stack:
@@ -212,6 +247,42 @@ class Images:
             raise QemuSilent(" ".join(words), self.timeout) from None
         said = errors.strip() or output.strip()
         return process.returncode, said.decode(errors="replace")
+
+    def _write(self, step: MakeImage, path: Path) -> None:
+        origin = self._origin(step) if step.layer.data and step.layer.format == "qcow2" else None
+        filled = self._filled.get(origin) if origin else None
+        if filled is not None:
+            with path.open("xb", buffering=0) as file:
+                filled.write(file.fileno())
+            return
+        self._blank(step, path)
+        self._fill(step, path)
+        if origin is not None:
+            self._keep(origin, path)
+
+    def _origin(self, step: MakeImage) -> tuple[MakeImage, ...] | None:
+        """All that the image hangs on, from the top down; None where that is not known."""
+        steps = [step]
+        while (backing := steps[-1].backing) is not None:
+            made = self._made.get(backing)
+            if made is None or not self._is_untouched(backing):
+                return None
+            steps.append(made)
+        return tuple(steps)
+
+    def _is_untouched(self, file: str) -> bool:
+        """Whether a file is as `make` has left it."""
+        return (self._folder / file).stat().st_mtime_ns == _UNTOUCHED
+
+    def _keep(self, origin: tuple[MakeImage, ...], path: Path) -> None:
+        """Keep a filled image, in place of the oldest ones."""
+        with path.open("rb", buffering=0) as file:
+            filled = _File.read(file.fileno(), path.stat().st_size, TEMPLATE_LIMIT)
+        if filled is None:
+            return
+        self._filled[origin] = filled
+        while sum(each.weight for each in self._filled.values()) > FILLED_LIMIT:
+            del self._filled[next(iter(self._filled))]
 
     def _blank(self, step: MakeImage, path: Path) -> None:
         name = (step.backing or "").encode()
@@ -320,21 +391,15 @@ def _template(path: Path) -> _Template | None:
             if table + length != end or length > TEMPLATE_LIMIT:
                 return None
             end = table
-        extents = [
-            (start, min(stop, end)) for start, stop in data_extents(descriptor, end) if start < end
-        ]
-        if sum(stop - start for start, stop in extents) > TEMPLATE_LIMIT:
-            return None
-        data = tuple(_Extent.read(descriptor, *each) for each in extents)
-        return _Template(data, table, *backing_name(header))
+        start = _File.read(descriptor, end, TEMPLATE_LIMIT)
+        return None if start is None else _Template(start, table, *backing_name(header))
 
 
 def _write_blank(path: Path, template: _Template, layer: Layer, backing: bytes) -> None:
     size = _whole_sectors(layer.size)
     with path.open("xb", buffering=0) as file:
         descriptor = file.fileno()
-        for extent in template.data:
-            extent.write(descriptor)
+        template.file.write(descriptor)
         if template.table is None:
             file.truncate(size)
             return
