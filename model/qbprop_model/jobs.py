@@ -282,10 +282,10 @@ class JobRules(BitmapRules, DiskRules):
         image = target[0]
         alloc, hosted = image.alloc, image.hosted
         for s in range(start, end, image.cluster_size):
-            length = min(image.cluster_size, end - s)
             capacity = s + image.cluster_size
-            data = job.point_in_time.render(s, length)
-            if not self.compresses(data, image.cluster_size):
+            cells = job.point_in_time.cells.runs(s, min(capacity, end))
+            parts = [(start, stop, cell.data) for start, stop, cell in cells]
+            if not self.compresses(parts, image.cluster_size):
                 alloc = alloc.assign(s, capacity, Alloc.DATA)
                 hosted = hosted.assign(s, capacity, value=True)
                 continue
@@ -296,6 +296,6 @@ class JobRules(BitmapRules, DiskRules):
             alloc = alloc.assign(s, capacity, Alloc.COMPRESSED)
         if kind is Alloc.DATA_OR_ZERO:
             alloc = alloc.assign(start, image.capacity(end), Alloc.DATA_OR_ZERO)
-        cells = image.cells.assign(end, image.capacity(end), Cell(ZERO, 0))
-        cells = cells.paste(job.point_in_time.cells.runs(start, end))
-        return replace(image, cells=cells, alloc=alloc, hosted=hosted)
+        padded = image.cells.assign(end, image.capacity(end), Cell(ZERO, 0))
+        copied = padded.paste(job.point_in_time.cells.runs(start, end))
+        return replace(image, cells=copied, alloc=alloc, hosted=hosted)

@@ -1,21 +1,19 @@
 """Guest writes, plain and compressed."""
 
-import hashlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
-from qbprop_model.data import ZERO, Bytes
+from qbprop_model.data import ZERO, Data, Fill
 from qbprop_model.disk.chains import ChainRules
 from qbprop_model.disk.geometry import clusters, outward
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Cell, Chain, Image, Refused
 from qbprop_model.operations import OpenOutcomeError
 
-COMPRESSED_LIMIT = 10_000
-"""Most clusters whose compressed length is remembered: compressing takes milliseconds."""
-
-_compressed: dict[tuple[bytes, int], int] = {}
-"""Bytes of a compressed cluster, by a digest of its data and by its size."""
+Part = tuple[int, int, Data]
+"""Bytes ``(start, end, data)`` of a disk."""
 
 
 class WriteRules(ChainRules):
@@ -65,9 +63,9 @@ class WriteRules(ChainRules):
         if offset % image.cluster_size or (end % image.cluster_size and end != image.size):
             raise Refused(Reason.NOT_ALIGNED)
         for start, stop in clusters(image.cluster_size, offset, end):
-            data = cell.data.render(start, min(stop, end) - start)
-            if not self.compresses(data, image.cluster_size):
-                image = self.write((image, *chain[1:]), start, len(data), cell)
+            last = min(stop, end)
+            if not self.compresses([(start, last, cell.data)], image.cluster_size):
+                image = self.write((image, *chain[1:]), start, last - start, cell)
             elif self.taken(image, start):
                 if length > image.cluster_size:
                     raise OpenOutcomeError("which clusters a failed compressed write changes")
@@ -76,21 +74,15 @@ class WriteRules(ChainRules):
                 cells = image.cells.assign(start, stop, Cell(ZERO, cell.step))
                 image = replace(
                     image,
-                    cells=cells.assign(start, start + len(data), cell),
+                    cells=cells.assign(start, last, cell),
                     alloc=image.alloc.assign(start, stop, Alloc.COMPRESSED),
                 )
         return image
 
-    def compresses(self, data: Bytes, cluster_size: int) -> bool:
+    def compresses(self, parts: Iterable[Part], cluster_size: int) -> bool:
         """Whether a cluster, padded with zeroes, gets smaller when compressed (1.2)."""
-        key = hashlib.blake2b(data.tobytes(), digest_size=16).digest(), cluster_size
-        if key not in _compressed:
-            if len(_compressed) >= COMPRESSED_LIMIT:
-                _compressed.clear()
-            packer = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
-            padded = data.tobytes().ljust(cluster_size, b"\0")
-            _compressed[key] = len(packer.compress(padded) + packer.flush())
-        return _compressed[key] < cluster_size - 1
+        placed = ((0 if isinstance(d, Fill) else start, end - start, d) for start, end, d in parts)
+        return _packed(tuple(placed), cluster_size) < cluster_size - 1
 
     def taken(self, image: Image, start: int) -> bool:
         """Whether the cluster at ``start`` holds what a compressed write cannot replace.
@@ -102,3 +94,11 @@ class WriteRules(ChainRules):
         if Alloc.DATA_OR_ZERO in kinds:
             raise OpenOutcomeError("whether the cluster is allocated hangs on holes")
         return image.hosted.at(start) or Alloc.COMPRESSED in kinds
+
+
+@lru_cache(maxsize=10_000)
+def _packed(parts: tuple[tuple[int, int, Data], ...], cluster_size: int) -> int:
+    """Bytes of a compressed cluster, made of ``(offset, length, data)``: it takes milliseconds."""
+    cluster = b"".join(data.render(offset, length).tobytes() for offset, length, data in parts)
+    packer = zlib.compressobj(-1, zlib.DEFLATED, -12, 9)
+    return len(packer.compress(cluster.ljust(cluster_size, b"\0")) + packer.flush())

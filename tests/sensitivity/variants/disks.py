@@ -1,10 +1,11 @@
 """Wrong rules about the bytes of images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tests.sensitivity.registry import wrong_rule
 
-from qbprop_model.data import ZERO, Bytes
+from qbprop_model.data import ZERO
+from qbprop_model.disk.writes import Part
 from qbprop_model.image import Cell, Chain, Image
 from qbprop_model.operations import Compat
 from qbprop_model.rules import Rules
@@ -81,7 +82,7 @@ class CompressesOntoAnything(Rules):
 
 @wrong_rule("a compressed write of bytes that do not compress fails")
 class IncompressibleFails(Rules):
-    def compresses(self, data: Bytes, cluster_size: int) -> bool:
+    def compresses(self, parts: Iterable[Part], cluster_size: int) -> bool:
         return True
 
 
