@@ -5,7 +5,7 @@ The machine, replay, and whatever else performs operations go through a :class:`
 
 import re
 import signal
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -266,8 +266,10 @@ class Session:
                 self._check_contents("end", expected)
                 self._check_allocation(expected)
                 self.driver.close_disks()
-                self._check_contents("end", expected, closed=True)
-                self._check_images()
+                checking = self.driver.checking_images(self.world.images, self.world.leaky)
+                with checking as problems:
+                    self._check_contents("end", expected, closed=True)
+                    self._check_images(problems)
 
     def _check_contents(self, name: str, expected: Expectation, *, closed: bool = False) -> None:
         """Compare bytes; the layers of disks ("drive0.0") only once the disks are ``closed``."""
@@ -317,8 +319,8 @@ class Session:
                 spare=tuple(subtract(observed, due)),
             )
 
-    def _check_images(self) -> None:
-        for name, problem in self.driver.check_images(self.world.images, self.world.leaky).items():
+    def _check_images(self, problems: Callable[[], Mapping[str, str]]) -> None:
+        for name, problem in problems().items():
             raise ImageCheckFinding("end", normalise(problem), f"{name}: no error", problem)
 
     def _life(self, name: str, due: str, gone: QemuGone) -> Finding:

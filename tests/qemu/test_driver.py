@@ -42,6 +42,11 @@ def add_disk(driver: Driver, node: str = "drive0", size: int = MIB, **more: Any)
     assert driver.perform(op.AddDisk(node=node, layers=layers, **more)).refused is None
 
 
+def problems_of(driver: Driver, *images: str) -> dict[str, str]:
+    with driver.checking_images(images) as problems:
+        return problems()
+
+
 def statuses(events: tuple[Any, ...], job: str) -> list[str]:
     return [
         event.data["status"]
@@ -148,7 +153,7 @@ def test_a_backup_runs_to_its_end(driver: Driver) -> None:
     for target in ("target0", "target1"):
         assert driver.differences(target, written) is None
         assert driver.differences(target, written, "program") is None
-        assert driver.check_images([target]) == {}
+        assert problems_of(driver, target) == {}
 
 
 def test_a_target_is_opened_for_its_backup_alone(driver: Driver) -> None:
@@ -222,9 +227,9 @@ def test_closed_disks_can_be_checked(driver: Driver) -> None:
     add_disk(driver)
     add_disk(driver, "drive1", drive="device1")
     driver.perform(op.Write(node="drive0", offset=0, length=1, fill=9))
-    assert list(driver.check_images(["drive0.0", "drive1.0"])) == ["drive0.0"]
+    assert list(problems_of(driver, "drive0.0", "drive1.0")) == ["drive0.0"]
     driver.close_disks()
-    assert driver.check_images(["drive0.0", "drive1.0"]) == {}
+    assert problems_of(driver, "drive0.0", "drive1.0") == {}
     assert driver.differences("drive0.0", Pieces(MIB, {0: b"\t"}), "program") is None
 
 

@@ -262,16 +262,18 @@ class Driver:
         process = self._process
         return dirty_ranges(process.monitor, self._binaries.img, self._folder, node, bitmap)
 
-    def check_images(self, names: Iterable[str], leaky: Iterable[str] = ()) -> dict[str, str]:
-        """What ``qemu-img check`` finds wrong with which images, named as in `differences`.
+    @contextmanager
+    def checking_images(
+        self, names: Iterable[str], leaky: Iterable[str] = ()
+    ) -> Iterator[Callable[[], dict[str, str]]]:
+        """Start ``qemu-img check`` of images; a call tells what it finds wrong with which.
 
-        Those that are ``leaky`` may have lost clusters.
-
-        Raises QemuSilent when the program does not end in time.
+        They are named as in `differences`. Meanwhile they may be read. Those that are ``leaky``
+        may have lost clusters. Raises QemuSilent when the program does not end in time.
         """
         files = {target_file(name): name for name in names}
-        problems = self._images.check(files, set(map(target_file, leaky)))
-        return {files[file]: problem for file, problem in problems.items()}
+        with self._images.checking(files, set(map(target_file, leaky))) as problems:
+            yield lambda: {files[file]: problem for file, problem in problems().items()}
 
     def close_disks(self) -> None:
         """Close all open disks, so that programs can read and check their images.

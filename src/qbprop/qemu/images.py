@@ -10,8 +10,8 @@ untouched chain: campaigns vary an example many times.
 
 import os
 import subprocess
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -180,12 +180,14 @@ class Images:
         os.utime(path, ns=(_UNTOUCHED, _UNTOUCHED))
         self._made[step.file] = step
 
-    def check(self, files: Iterable[str], leaky: Collection[str] = ()) -> dict[str, str]:
-        """What ``qemu-img check`` finds wrong with each image of ``files``; they run side by side.
+    @contextmanager
+    def checking(
+        self, files: Iterable[str], leaky: Collection[str] = ()
+    ) -> Iterator[Callable[[], dict[str, str]]]:
+        """Start ``qemu-img check`` of each image of ``files``; a call tells what was found wrong.
 
-        Lost clusters are nothing wrong with those that are ``leaky``.
-
-        Nothing with a file that is not qcow2, or that nobody has written to since `make`.
+        Nothing is with a file that is not qcow2, or that nobody has written to since `make`. Lost
+        clusters are nothing wrong with those that are ``leaky``.
         """
         with ExitStack() as stack:
             checks = {
@@ -193,13 +195,7 @@ class Images:
                 for file in files
                 if self.format_of(file) == "qcow2" and not self._is_untouched(file)
             }
-            ends = {file: self._ended(check) for file, check in checks.items()}
-        kinds = {2: "corruption", LEAKS: "leaked clusters"}
-        return {
-            file: f"qemu-img check of {file}: {kinds.get(code, f'exit code {code}')}: {output}"
-            for file, (code, output) in ends.items()
-            if code and not (code == LEAKS and file in leaky)
-        }
+            yield lambda: self._problems(checks, leaky)
 
     def flatten(self, file: str) -> Path:
         """A sparse raw file with all that a new process reads from ``file`` and its chain.
@@ -247,6 +243,17 @@ class Images:
             raise QemuSilent(" ".join(words), self.timeout) from None
         said = errors.strip() or output.strip()
         return process.returncode, said.decode(errors="replace")
+
+    def _problems(
+        self, checks: Mapping[str, subprocess.Popen[bytes]], leaky: Collection[str]
+    ) -> dict[str, str]:
+        ends = {file: self._ended(check) for file, check in checks.items()}
+        kinds = {2: "corruption", LEAKS: "leaked clusters"}
+        return {
+            file: f"qemu-img check of {file}: {kinds.get(code, f'exit code {code}')}: {output}"
+            for file, (code, output) in ends.items()
+            if code and not (code == LEAKS and file in leaky)
+        }
 
     def _write(self, step: MakeImage, path: Path) -> None:
         origin = self._origin(step) if step.layer.data and step.layer.format == "qcow2" else None
