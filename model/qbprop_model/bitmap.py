@@ -60,6 +60,8 @@ class Bitmap:
 
     def differs_from(self, other: "Bitmap | None") -> bool:
         """Whether its bits are others, and more than their number is to be known of them."""
+        if other is not None and self.bits is other.bits:
+            return False
         if other is not None and len(self.bits) != len(other.bits):
             return True
         if np.count_nonzero(self.bits) in (0, len(self.bits)):

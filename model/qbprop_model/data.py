@@ -45,13 +45,12 @@ class Stamp:
         if length == 0:
             return np.empty(0, np.uint8)
         first, last = offset // SECTOR, (offset + length - 1) // SECTOR
-        sectors = np.arange(first, last + 1, dtype=np.uint64)
-        if self.number % 2:
-            words = np.arange(first * _WORDS, (last + 1) * _WORDS, dtype=np.uint64)
-        else:
-            words = np.repeat(sectors, _WORDS)
         seed = np.uint64(self.number * _GOLDEN % 2**64)
-        whole = _mix(words + seed).astype("<u8").view(np.uint8)
+        if self.number % 2:
+            words = _mix(np.arange(first * _WORDS, (last + 1) * _WORDS, dtype=np.uint64) + seed)
+        else:
+            words = _mix(np.arange(first, last + 1, dtype=np.uint64) + seed).repeat(_WORDS)
+        whole = words.astype("<u8", copy=False).view(np.uint8)
         start = offset - first * SECTOR
         return whole[start : start + length]
 
