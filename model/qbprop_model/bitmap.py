@@ -54,9 +54,8 @@ class Bitmap:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the bits in 64-bit words, at least one word (semantics 2.1)."""
-        words = np.zeros(64 * max(1, ceil_div(len(self.bits), 64)), np.uint8)
-        words[: len(self.bits)] = self.bits
-        return digest(np.packbits(words, bitorder="little").tobytes())
+        words = max(1, ceil_div(len(self.bits), 64))
+        return digest(np.packbits(self.bits, bitorder="little").tobytes().ljust(8 * words, b"\0"))
 
     def differs_from(self, other: "Bitmap | None") -> bool:
         """Whether its bits are others, and more than their number is to be known of them."""
@@ -70,9 +69,14 @@ class Bitmap:
 
     def dirty_ranges(self, size: int) -> list[tuple[int, int]]:
         """The dirty byte ranges ``(start, end)`` on a node of ``size`` bytes, ascending."""
-        edges = np.flatnonzero(np.diff(self.bits.astype(np.int8), prepend=0, append=0))
+        bits = self.bits
+        edges = (np.flatnonzero(bits[1:] != bits[:-1]) + 1).tolist()
+        if len(bits) and bits[0]:
+            edges.insert(0, 0)
+        if len(edges) % 2:
+            edges.append(len(bits))
         g = self.granularity
-        return [(int(a) * g, min(int(b) * g, size)) for a, b in edges.reshape(-1, 2)]
+        return [(a * g, min(b * g, size)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 class BitmapRules:
