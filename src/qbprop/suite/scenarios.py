@@ -1,7 +1,9 @@
-"""iotest 124 through qbprop's vocabulary: fixed sequences, and what each must show besides.
+"""iotests through qbprop's vocabulary: fixed sequences, and what each must show besides.
 
-The traces lie in ``iotest_124/``. Every step of them is checked like any other; the numbers and
-refusals here are those that the iotest itself asserts.
+The traces lie in ``iotest_124/`` and its like. Every step of them is checked like any other; the
+numbers and refusals here are those that an iotest asserts. For 124 they are its own; for 165
+(persistence), 236 (merges in transactions), 246 (resizes of what is persistent) and 256 (two disks
+in one transaction) they are for what it sets out to check.
 """
 
 from collections.abc import Mapping
@@ -11,11 +13,12 @@ from importlib.resources import as_file, files
 from qbprop.session import Session, Step
 from qbprop.trace import read_trace
 from qbprop_model.expectation import Reason
+from qbprop_model.operations import Operation
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A trace and the iotest's own assertions. Steps count from 1.
+    """A trace and an iotest's assertions. Steps count from 1.
 
     ``counts``: (step, disk, bitmap) → dirty bytes of that bitmap after the step. ``refusals``:
     step → reason; every other step must succeed. ``ends``: (step, job) → the event that tells
@@ -27,6 +30,7 @@ class Scenario:
     refusals: Mapping[int, Reason] = field(default_factory=dict)
     ends: Mapping[tuple[int, str], str] = field(default_factory=dict)
     restored: Mapping[str, str] = field(default_factory=dict)
+    iotest: int = 124
 
 
 SCENARIOS = (
@@ -95,16 +99,91 @@ SCENARIOS = (
         counts={(9, "drive0", "bitmap0"): 458752, (10, "drive0", "bitmap0"): 0},
         restored={"target1": "drive0"},
     ),
+    Scenario(
+        "survives_restarts",
+        counts={
+            (6, "drive0", "bitmap0"): 131072,
+            (9, "drive0", "bitmap0"): 196608,
+            (13, "drive0", "bitmap0"): 196608,
+        },
+        iotest=165,
+    ),
+    Scenario(
+        "writable_after_read_only",
+        counts={(5, "drive0", "bitmap0"): 65536, (9, "drive0", "bitmap0"): 131072},
+        refusals={6: Reason.BITMAP_READ_ONLY, 7: Reason.BITMAP_READ_ONLY},
+        iotest=165,
+    ),
+    Scenario(
+        "inconsistent_after_a_kill",
+        counts={
+            (10, "drive0", "bitmap0"): 0,
+            (15, "drive0", "bitmap0"): 65536,
+            (16, "drive0", "bitmap0"): 0,
+        },
+        refusals={11: Reason.BITMAP_INCONSISTENT},
+        restored={"target0": "drive0"},
+        iotest=165,
+    ),
+    Scenario(
+        "merges_all_or_nothing",
+        counts={
+            (7, "drive0", "bitmap0"): 65536,
+            (7, "drive0", "bitmap1"): 131072,
+            (8, "drive0", "bitmap2"): 131072,
+            (9, "drive0", "bitmap1"): 131072,
+            (10, "drive0", "bitmap1"): 0,
+            (11, "drive0", "bitmap2"): 196608,
+        },
+        refusals={7: Reason.ABORTED},
+        iotest=236,
+    ),
+    Scenario(
+        "grows_and_shrinks",
+        counts={
+            (7, "drive0", "bitmap0"): 131072,
+            (7, "drive0", "bitmap1"): 66048,
+            (11, "drive0", "bitmap0"): 196608,
+            (11, "drive0", "bitmap1"): 131584,
+            (11, "drive0", "bitmap2"): 0,
+            (12, "drive0", "bitmap0"): 131072,
+            (12, "drive0", "bitmap1"): 66048,
+            (18, "drive0", "bitmap0"): 196608,
+            (18, "drive0", "bitmap1"): 66560,
+        },
+        iotest=246,
+    ),
+    Scenario(
+        "anchors_of_two_disks",
+        counts={
+            (7, "drive0", "bitmap0"): 65536,
+            (7, "drive1", "bitmap0"): 131072,
+            (8, "drive0", "bitmap0"): 0,
+            (8, "drive1", "bitmap0"): 0,
+            (13, "drive0", "bitmap0"): 65536,
+            (13, "drive1", "bitmap0"): 65536,
+            (14, "drive0", "bitmap0"): 0,
+            (14, "drive1", "bitmap0"): 0,
+        },
+        refusals={7: Reason.BITMAP_EXISTS},
+        restored={"target0": "drive0", "target1": "drive1"},
+        iotest=256,
+    ),
 )
+
+
+def operations(scenario: Scenario) -> tuple[Operation, ...]:
+    """What is performed."""
+    resource = files("qbprop.suite").joinpath(f"iotest_{scenario.iotest}", f"{scenario.name}.jsonl")
+    with as_file(resource) as path:
+        (found,) = read_trace(path).examples
+    return found
 
 
 def perform(scenario: Scenario, session: Session) -> None:
     """Perform a scenario; raises a Finding, or AssertionError for what the iotest asserts."""
-    resource = files("qbprop.suite").joinpath("iotest_124", f"{scenario.name}.jsonl")
-    with as_file(resource) as path:
-        (operations,) = read_trace(path).examples
     session.begin()
-    for operation in operations:
+    for operation in operations(scenario):
         check_step(scenario, session.step(operation))
     for name, node in scenario.restored.items():
         disk, target = session.world.contents(node), session.world.contents(name)
