@@ -1,5 +1,6 @@
 """Each scenario fails when the thing that it is named for is broken in the model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from qbprop.findings import Finding
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 from qbprop.suite.scenarios import SCENARIOS, Scenario, perform
-from qbprop_model.bitmap import Bitmap
+from qbprop_model.bitmap import Bitmap, Use
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Image
 from qbprop_model.jobs import Job
@@ -77,6 +78,31 @@ class ErrorsAreReported(Rules):
         return "report"
 
 
+class NothingIsStored(Rules):
+    def is_stored(self, bitmap: Bitmap) -> bool:
+        return False
+
+
+class NeverFrozen(Rules):
+    def obstacle(self, bitmap: Bitmap, use: Use) -> Reason | None:
+        return super().obstacle(replace(bitmap, read_only=False), use)
+
+
+class KillForgiven(Rules):
+    def open_image(self, image: Image) -> Image:
+        return image
+
+
+class StoredAtFirstSize(Rules):
+    def revive(self, stored: Bitmap, size: int) -> Bitmap:
+        return super().resize_bitmap(super().revive(stored, size), 4 << 20)
+
+
+class LastSourceAlone(Rules):
+    def merge(self, target: Bitmap, sources: Sequence[Bitmap], size: int) -> Bitmap:
+        return super().merge(target, sources[-1:], size)
+
+
 BROKEN = {
     "incremental_simple": (KeptOnSuccess, "count"),
     "small_granularity": (CoarserThanAsked, "dirty-set"),
@@ -91,6 +117,12 @@ BROKEN = {
     "transaction_failure_race": (WaitingMembersStay, "events"),
     "incremental_failure": (FailureClears, "count"),
     "incremental_pause": (ErrorsAreReported, "hang"),
+    "survives_restarts": (NothingIsStored, "fields"),
+    "writable_after_read_only": (NeverFrozen, "reply"),
+    "inconsistent_after_a_kill": (KillForgiven, "fields"),
+    "merges_all_or_nothing": (LastSourceAlone, "count"),
+    "grows_and_shrinks": (StoredAtFirstSize, "count"),
+    "anchors_of_two_disks": (ClearForgotten, "count"),
 }
 
 
