@@ -24,6 +24,7 @@ from benchmarks.wire import (
     Close,
     Connect,
     DeleteFiles,
+    End,
     Entry,
     FinishWrite,
     Group,
@@ -41,6 +42,7 @@ from qbprop.lab import scratch_folder
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.guest_nbd import DEPTH, STATUS_AHEAD
 from qbprop.qemu.images import Images
+from qbprop.qemu.monitor import Command
 from qbprop.qemu.nbd_server import SOCKET, START
 from qbprop.qemu.observation import RequestRefused
 from qbprop.qemu.process import QemuProcess
@@ -56,12 +58,19 @@ REPLY_SECONDS = 10.0
 EVENT_SECONDS = 1.0
 """Longest wait for an event."""
 
+END_SECONDS = 0.0002
+"""Time between two looks whether QEMU has ended."""
+
+SIGNALS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
+"""How QEMU is ended that is not told to quit."""
+
 
 class Bare:
-    """The client. ``seconds`` is what the traffic took; a launch of QEMU takes none.
+    """The client. ``seconds`` is what the traffic took.
 
-    ``received`` counts the bytes that came over QMP. ``left_out`` says how many examples were
-    left out, and ``left_out_seconds`` how long they took in the campaign.
+    A launch of QEMU takes none, but where an operation has ended the one before. ``received``
+    counts the bytes that came over QMP. ``left_out`` says how many examples were left out, and
+    ``left_out_seconds`` how long they took in the campaign.
     """
 
     _process: QemuProcess
@@ -150,17 +159,30 @@ class Bare:
                 self._images.delete_all()
             case Silence(seconds):
                 self.seconds += seconds
-            case Launch():
-                self._launch()
+            case End(how):
+                self._end(how)
+            case Launch(again):
+                self._launch(again=again)
 
-    def _launch(self) -> None:
+    def _end(self, how: str) -> None:
+        if how == "quit":
+            self._socket.sendall(command_bytes([Command("quit")]))
+        else:
+            os.kill(self._process.pid, SIGNALS[how])
+        while self._process.alive:
+            time.sleep(END_SECONDS)
+
+    def _launch(self, *, again: bool = False) -> None:
         start = time.perf_counter()
+        features = self._process.features if again else None
         self._stack.close()
         self._handles.clear()
         self._asked.clear()
         self._events.clear()
         self._buffer = b""
-        process = self._stack.enter_context(QemuProcess(self._binaries, self._folder))
+        process = self._stack.enter_context(
+            QemuProcess(self._binaries, self._folder, features=features)
+        )
         self._process = process
         self._socket = socket.socket(fileno=os.dup(process.monitor.fileno()))
         self._socket.settimeout(REPLY_SECONDS)
@@ -168,7 +190,8 @@ class Bare:
         watchdog = Timer(self._limit, os.kill, (process.pid, signal.SIGKILL))
         watchdog.start()
         self._stack.callback(watchdog.cancel)
-        self._launching += time.perf_counter() - start
+        if not again:
+            self._launching += time.perf_counter() - start
 
     def _receive(self, replies: int) -> None:
         """Read until so many replies have come; with none due, until anything has."""

@@ -24,7 +24,16 @@ from qbprop.qemu.process import QemuProcess
 
 @dataclass(frozen=True)
 class Launch:
-    """A new QEMU in an empty folder."""
+    """A new QEMU; ``again`` where an operation has ended the one before."""
+
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class End:
+    """QEMU ends as an operation says: "quit", "terminate" or "kill"."""
+
+    how: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,7 @@ class DeleteFiles:
 
 Entry = (
     Launch
+    | End
     | Group
     | AwaitEvent
     | Silence
@@ -166,6 +176,7 @@ class Recorder:
         """Record."""
         hooks: list[tuple[type, str, Around]] = [
             (QemuProcess, "__init__", self._launch),
+            (QemuProcess, "end", self._end),
             (Monitor, "send", self._send),
             (Monitor, "receive", self._receive),
             (Monitor, "wait", self._wait),
@@ -202,7 +213,14 @@ class Recorder:
         del self.entries[mark:]
         self._files[process.monitor] = args[1]
         self._taken.clear()
-        self._keep(Launch)
+        self._keep(lambda: Launch(args[-1] is not None))
+
+    def _end(self, function: Around, process: QemuProcess, how: str) -> str:
+        mark = len(self.entries)
+        said: str = function(process, how)
+        del self.entries[mark:]
+        self._keep(lambda: End(how))
+        return said
 
     def _send(self, function: Around, monitor: Monitor, commands: Sequence[Command]) -> None:
         folder = self._files.get(monitor)

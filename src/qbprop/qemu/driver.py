@@ -191,7 +191,7 @@ class Driver:
     def _restart(self, step: EndQemu) -> Callable[[], Observation]:
         """End QEMU, and launch another one on the same images."""
         said = self._process.end(step.how)
-        self._launch()
+        self._launch(self.features)
         observed = self.observe()
         return lambda: replace(observed, stderr=said + observed.stderr)
 
@@ -303,10 +303,10 @@ class Driver:
         self._process.kill()
         self._images.delete_all()
 
-    def _launch(self) -> None:
+    def _launch(self, features: Features | None = None) -> None:
         if self.launches:
             self._earlier_round_trips += self._process.monitor.round_trips
-        self._process = QemuProcess(self._binaries, self._folder, self._timeout)
+        self._process = QemuProcess(self._binaries, self._folder, self._timeout, features)
         monitor = self._process.monitor
         self._guest = self._guest_class(self._process, self._folder)
         self._clients = ExportClients(self._process, self._folder)

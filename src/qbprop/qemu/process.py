@@ -51,11 +51,19 @@ class QemuProcess:
     folder are written anew by each launch. A system emulator makes its standard output
     line-buffered by itself, so that what HMP ``qemu-io`` prints can be read when it returns.
 
+    ``features`` are those of the same QEMU, if it has been asked for them before.
+
     Must be created in the main thread: Linux ties QEMU's life to the *thread* that starts it.
     Raises EnvironmentProblem when QEMU cannot be started or is too old.
     """
 
-    def __init__(self, binaries: Binaries, folder: Path, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        binaries: Binaries,
+        folder: Path,
+        timeout: float = 10.0,
+        features: Features | None = None,
+    ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("create QemuProcess in the main thread: QEMU dies with its thread")
         setpriv = shutil.which("setpriv")
@@ -94,7 +102,7 @@ class QemuProcess:
             on_failure.callback(self.kill)
             try:
                 self.monitor.connect(ours)
-                self.features: Features = probe(self.monitor)
+                self.features: Features = features or probe(self.monitor)
             except QemuGone as gone:
                 said = self.all_stderr().strip().partition("\n")[0]
                 raise EnvironmentProblem(
