@@ -276,9 +276,16 @@ class State:
             if image.backing == name:
                 raise InvalidOperationError(f"{name} is the backing file of {other}")
 
+    def check_monitor(self) -> None:
+        """What only the human monitor can do needs one."""
+        if not self.traits.human_monitor_command:
+            raise InvalidOperationError("there is no human monitor")
+
     def check_slot(self, node: str, drive: str | None) -> None:
         """A disk slot must be known, and its drive name be its own."""
         if node not in NODES:
             raise InvalidOperationError(f"there is no disk {node}")
+        if drive is not None:
+            self.check_monitor()
         if drive is not None and drive != DRIVES[NODES.index(node)]:
             raise InvalidOperationError(f"drive {drive} does not belong to slot {node}")

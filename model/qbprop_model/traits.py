@@ -32,6 +32,8 @@ class Traits:
     request is in flight, so that no guest's write can be held (7.3).
     ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
+    ``human_monitor_command``: there is a human monitor, which adds drives, writes compressed data
+    and holds writes (10.1); a storage daemon has none.
     """
 
     groups_checked_first: bool = False
@@ -46,3 +48,4 @@ class Traits:
     filter_end_flushes: bool = False
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True
+    human_monitor_command: bool = True

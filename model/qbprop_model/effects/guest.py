@@ -198,6 +198,7 @@ def _(op: Write, world: State) -> Outcome:
 
 @effect.register
 def _(op: WriteCompressed, world: State) -> Outcome:
+    world.check_monitor()
     reached, entered = world.resolve(op.node, Reason.GUEST_NOT_FOUND)
     if entered.filters is None and world.filters(reached):
         raise Refused(Reason.PERMISSION_DENIED, reached)

@@ -43,6 +43,7 @@ def check_beside(op: Operation, world: State) -> None:
 
 @effect.register
 def _(op: HoldWrite, world: State) -> Outcome:
+    world.check_monitor()
     if world.traits.graph_waits:
         raise InvalidOperationError("what would release the write waits for it")
     name, node = world.resolve(op.node, Reason.GUEST_NOT_FOUND)

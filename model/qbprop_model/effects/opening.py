@@ -28,6 +28,8 @@ def _(op: CloseDisk, world: State) -> Outcome:
     if op.node not in (*NODES, *DRIVES):
         raise InvalidOperationError(f"there is no disk {op.node}")
     by_drive = op.node in DRIVES
+    if by_drive:
+        world.check_monitor()
     if op.node not in (world.roots if by_drive else world.nodes):
         raise Refused(Reason.NO_NODE_TO_CLOSE, op.node)
     name = NODES[DRIVES.index(op.node)] if by_drive else op.node

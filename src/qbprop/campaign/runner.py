@@ -164,6 +164,7 @@ class Campaign:
         self._watch.hidden |= known.keys()
         header = Header(
             qemu_version=driver.version,
+            engine=self._lab.binaries.engine,
             transport=driver.transport,
             seed=summary.seed,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -60,9 +60,10 @@ start() {
 
 # Start QEMU.
 launch() {
-    coproc MONITOR {
-        exec "$QEMU_PROG" -machine none -nodefaults -display none -S -qmp stdio 2>>qemu.stderr
-    }
+    local options=(-machine none -nodefaults -display none -S -qmp stdio)
+    [[ $QEMU_PROG != *qemu-storage-daemon* ]] ||
+        options=(--chardev stdio,id=monitor --monitor chardev=monitor)
+    coproc MONITOR { exec "$QEMU_PROG" "${options[@]}" 2>>qemu.stderr; }
     QEMU=$!
     exec {from_qemu}<&"${MONITOR[0]}" {to_qemu}>&"${MONITOR[1]}"
     hear

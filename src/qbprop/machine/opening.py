@@ -55,10 +55,11 @@ def open_disk(
 ) -> OpenDisk:
     """A disk that is closed is opened, one in four times read-only."""
     discard = pick(draw, DISCARDS)
+    as_drive = world.traits.human_monitor_command and seldom(draw, 3)
     return OpenDisk(
         node=name,
         format=world.images[f"{name}.0"].format,
-        drive=DRIVES[NODES.index(name)] if seldom(draw, 3) else None,
+        drive=DRIVES[NODES.index(name)] if as_drive else None,
         discard=discard,
         detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
         read_only=seldom(draw, 4) if read_only is None else read_only,

@@ -123,7 +123,7 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
         other = pick(draw, (same, longer, None, same, None))
         chain.append(layers(draw, other, data_in_it=1))
     discard = pick(draw, DISCARDS)
-    drive = DRIVES[slot] if seldom(draw, 2) else None
+    drive = DRIVES[slot] if world.traits.human_monitor_command and seldom(draw, 2) else None
     faulty = of_disk(draw, chain[0]) if seldom(draw, 5) else None
     while drive is not None and faulty and rules_of(faulty) > DRIVE_FAULTS:
         faulty = faulty[1:]

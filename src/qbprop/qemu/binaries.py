@@ -1,8 +1,8 @@
 """Which QEMU: its programs, found as the option, the environment or PATH say.
 
-``--qemu PATH`` is a system emulator or a directory that holds it; its companions are taken from
-beside it, else from PATH. Without the option the variables of QEMU's own iotests are
-used (``QEMU_PROG``, ``QEMU_IMG_PROG``, ``QEMU_IO_PROG``), then PATH.
+``--qemu PATH`` is a system emulator, a qemu-storage-daemon, or a directory that holds an
+emulator; its companions are taken from beside it, else from PATH. Without the option the variables
+of QEMU's own iotests are used (``QEMU_PROG``, ``QEMU_IMG_PROG``, ``QEMU_IO_PROG``), then PATH.
 """
 
 import os
@@ -22,6 +22,9 @@ OLDEST = 4
 VERSION_SECONDS = 20.0
 """Longest time that a program may take to print its version."""
 
+DAEMON = "qemu-storage-daemon"
+"""What QEMU's block layer without an emulator calls itself."""
+
 _SYSTEM_NAME = re.compile(r"qemu-system-\w+")
 _PREFERRED = ("qemu-system-x86_64", f"qemu-system-{platform.machine()}")
 
@@ -30,13 +33,29 @@ _PREFERRED = ("qemu-system-x86_64", f"qemu-system-{platform.machine()}")
 class Binaries:
     """The absolute paths of ``qemu-system-*``, ``qemu-img`` and ``qemu-io``.
 
-    ``under`` is the command that the first of them is run by, such as a debugger's.
+    The first may be a ``qemu-storage-daemon`` (``daemon``). ``under`` is the command that it is
+    run by, such as a debugger's.
     """
 
     system: Path
     img: Path
     io: Path
     under: tuple[str, ...] = field(default=(), kw_only=True)
+    daemon: bool = field(default=False, kw_only=True)
+
+    @property
+    def engine(self) -> str:
+        """What kind of program has the block layer that is tested."""
+        return DAEMON if self.daemon else "qemu-system"
+
+    def launch_with(self, descriptor: int) -> tuple[str, ...]:
+        """The command for a block layer with nothing in it but a QMP monitor on a socket."""
+        chardev = f"socket,id=monitor,fd={descriptor}"
+        program = (*self.under, str(self.system.absolute()))
+        if self.daemon:
+            return (*program, "--chardev", chardev, "--monitor", "chardev=monitor")
+        machine = ("-machine", "none", "-nodefaults", "-display", "none", "-S")
+        return (*program, *machine, "-chardev", chardev, "-qmp", "chardev:monitor")
 
 
 def find_binaries(qemu: str | None, environ: Mapping[str, str] = os.environ) -> Binaries:
@@ -47,12 +66,12 @@ def find_binaries(qemu: str | None, environ: Mapping[str, str] = os.environ) -> 
     path = environ.get("PATH", os.defpath)
     named = {} if qemu else environ
     system = _system(qemu or named.get("QEMU_PROG"), path)
-    version = program_version(system, "QEMU emulator")
+    version, daemon = block_layer_version(system)
     if int(version.partition(".")[0]) < OLDEST:
         raise EnvironmentProblem(f"{system} is QEMU {version}: use QEMU {OLDEST}.0 or newer")
     img = _companion("qemu-img", named.get("QEMU_IMG_PROG"), system, path)
     io = _companion("qemu-io", named.get("QEMU_IO_PROG"), system, path)
-    return Binaries(system, img, io)
+    return Binaries(system, img, io, daemon=daemon)
 
 
 def _system(wanted: str | None, path: str) -> Path:
@@ -124,6 +143,20 @@ def _executable(wanted: str, path: str) -> Path:
 
 def _can_run(program: Path) -> bool:
     return program.is_file() and os.access(program, os.X_OK)
+
+
+def block_layer_version(program: Path) -> tuple[str, bool]:
+    """The version of a program that has QEMU's block layer, and whether it is the storage daemon.
+
+    Raises EnvironmentProblem as `program_version` does.
+    """
+    try:
+        return program_version(program, "QEMU emulator"), False
+    except EnvironmentProblem as problem:
+        try:
+            return program_version(program, DAEMON), True
+        except EnvironmentProblem:
+            raise problem from None
 
 
 def program_version(program: Path, kind: str) -> str:

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from qbprop.errors import EnvironmentProblem
-from qbprop.qemu.binaries import Binaries, find_binaries, program_version
+from qbprop.qemu.binaries import Binaries, block_layer_version, find_binaries, program_version
 from qbprop.qemu.features import TABLE, Features
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.scratch import file_system, scratch_root
@@ -124,7 +124,7 @@ def _qemu(qemu: str | None, environ: Mapping[str, str], root: Path) -> Iterator[
 
 
 def _programs(binaries: Binaries) -> Iterator[Line]:
-    version = program_version(binaries.system, "QEMU emulator")
+    version, _ = block_layer_version(binaries.system)
     yield Line("qemu", Mark.FINE, f"{version}  {binaries.system}")
     for kind, program in (("qemu-img", binaries.img), ("qemu-io", binaries.io)):
         its_own = program_version(program, kind)

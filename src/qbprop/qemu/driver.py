@@ -87,7 +87,7 @@ class Driver:
         self._binaries = binaries
         self._folder = folder
         self._timeout = timeout
-        self._guest_class = _guest_class(transport)
+        self._guest_class = _guest_class(transport, daemon=binaries.daemon)
         self._images = Images(binaries, folder, timeout)
         self._earlier_round_trips = 0
         self.launches = 0
@@ -395,13 +395,17 @@ def _reaches_no_node(operation: Operation) -> bool:
     return isinstance(operation, _NO_NODE)
 
 
-def _guest_class(transport: str | None) -> Callable[[QemuProcess, Path], GuestIo]:
+def _guest_class(transport: str | None, *, daemon: bool) -> Callable[[QemuProcess, Path], GuestIo]:
     if transport == "hmp":
+        if daemon:
+            raise EnvironmentProblem(
+                "a storage daemon has no human monitor: leave the choice of the transport to qbprop"
+            )
         return HmpGuest
     try:
         from qbprop.qemu.guest_nbd import NbdGuest
     except ImportError as error:
-        if transport is None:
+        if transport is None and not daemon:
             return HmpGuest
         raise EnvironmentProblem(
             f"libnbd's Python module cannot be imported ({error}): install Debian's "

@@ -198,7 +198,7 @@ TABLE = (
         "human_monitor_command",
         "human-monitor-command",
         _command("human-monitor-command"),
-        "no guest I/O through HMP qemu-io; it goes over NBD",
+        "no drives, compressed writes or held writes; guest I/O goes over NBD",
     ),
     Feature(
         "groups_checked_first",

@@ -80,10 +80,7 @@ class QemuProcess:
                     self._process = subprocess.Popen(
                         [
                             *(setpriv, "--pdeathsig", "KILL"),
-                            *(*binaries.under, str(binaries.system.absolute())),
-                            *("-machine", "none", "-nodefaults", "-display", "none", "-S"),
-                            *("-chardev", f"socket,id=monitor,fd={theirs.fileno()}"),
-                            *("-qmp", "chardev:monitor"),
+                            *binaries.launch_with(theirs.fileno()),
                         ],
                         cwd=folder,
                         stdin=subprocess.DEVNULL,
