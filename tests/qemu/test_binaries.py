@@ -56,6 +56,13 @@ def test_a_directory_brings_its_own_companions(
     assert find_binaries(str(tmp_path)) == Binaries(*tree)
 
 
+def test_a_storage_daemon_is_taken(binaries: Binaries) -> None:
+    daemon = binaries.system.with_name("qemu-storage-daemon")
+    found = find_binaries(str(daemon))
+    assert (found.system, found.daemon, found.engine) == (daemon, True, "qemu-storage-daemon")
+    assert find_binaries(str(binaries.system)).engine == "qemu-system"
+
+
 def test_a_directory_with_another_architecture_is_taken(tmp_path: Path, binaries: Binaries) -> None:
     other = link(tmp_path / "qemu-system-zzz", binaries.system)
     assert find_binaries(str(tmp_path)) == Binaries(other, binaries.img, binaries.io)

@@ -18,15 +18,22 @@ def lab(transport: Transport, config: pytest.Config) -> Lab:
     """Where the scenarios run."""
     if transport == "nbd":
         pytest.importorskip("nbd", reason="libnbd's Python module is missing")
-    return Lab(find_binaries(config.getoption("--qemu")), transport=transport)
+    binaries = find_binaries(config.getoption("--qemu"))
+    if binaries.daemon and transport == "hmp":
+        pytest.skip("a storage daemon has no human monitor")
+    return Lab(binaries, transport=transport)
 
 
 @both_ways
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: f"{s.iotest}-{s.name}")
 def test_iotest(scenario: Scenario, transport: Transport, pytestconfig: pytest.Config) -> None:
     with lab(transport, pytestconfig).session() as session:
-        if not all(map(session.driver.can_perform, scenarios.operations(scenario))):
+        operations = scenarios.operations(scenario)
+        if not all(map(session.driver.can_perform, operations)):
             pytest.skip("this QEMU cannot reopen a disk")
+        drives = any(getattr(operation, "drive", None) for operation in operations)
+        if drives and not session.driver.features.human_monitor_command:
+            pytest.skip("a storage daemon has no drives")
         scenarios.perform(scenario, session)
 
 
