@@ -80,6 +80,7 @@ EMPTY_STORED = Hazard(
     frozenset({"reply", "fields"}),
     lasting=True,
 )
+DAEMON_END = Hazard("the orderly end of a storage daemon", frozenset(KINDS), lasting=True)
 
 HAZARDS = (
     EMPTY_MERGE,
@@ -100,6 +101,7 @@ HAZARDS = (
     EMPTY_DISK,
     EMPTY_STORED,
     ENDLESS_RESIZE,
+    DAEMON_END,
 )
 """All of them; where several explain a finding, the first in this order names it.
 
@@ -187,6 +189,8 @@ class Hazards:
             yield EMPTY_DISK
         if expected.refusal is None and any(map(_is_stored_in_vain, _stored(operation, before))):
             yield EMPTY_STORED
+        if isinstance(operation, Restart) and _ends_daemon(operation, before):
+            yield DAEMON_END
         if isinstance(operation, ChangeBitmap) and _empties(operation, before):
             yield EMPTY_STORED
         if isinstance(operation, WriteCompressed):
@@ -239,6 +243,12 @@ def _is_stored_in_vain(disk: tuple[Node, int]) -> bool:
     """Whether a disk has persistent bitmaps, and not a byte."""
     node, size = disk
     return not size and any(b.persistent and not b.inconsistent for b in node.bitmaps.values())
+
+
+def _ends_daemon(operation: Restart, before: World) -> bool:
+    """Whether a storage daemon, which has no human monitor, ends with something open."""
+    daemon = not before.traits.human_monitor_command
+    return daemon and operation.how != "kill" and bool(before.nodes)
 
 
 def _empties(operation: ChangeBitmap, before: World) -> bool:

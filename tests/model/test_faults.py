@@ -203,6 +203,15 @@ def test_a_failed_copy_before_a_write_leaves_the_disk_the_bitmap_and_the_job_alo
     assert dirty(world) == []
 
 
+def test_a_failed_copy_before_a_write_uses_up_the_speed_limit() -> None:
+    world = after(write(2), faults=(fault("read"),))
+    world.apply(backup(on_source_error="stop", faults=(fault("write"),)))
+    world.apply(JobSetSpeed(job="job0", speed=1))
+    assert reason(world.apply(write(2, 9))) is Reason.IO_ERROR
+    resumed = world.apply(JobResume(job="job0"))
+    assert resumed.alive["job0"] == JobState("running", CLUSTER, 0)
+
+
 def test_parallel_requests_have_one_fault_to_meet_or_none_is_known() -> None:
     parallel = {"max_workers": None, "max_chunk": None}
     one = after(write(1), write(2), write(4), faults=(fault("read"),))

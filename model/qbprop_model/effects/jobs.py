@@ -127,6 +127,8 @@ def copy_before(world: State, node: str, offset: int, length: int) -> None:
         try:
             copy(world, job_id, needed)
         except Refused as refused:
+            limited = job.limited or world.rules.limits(job)
+            world.jobs[job_id] = replace(world.jobs[job_id], limited=limited)
             if total(needed) > job.cluster or len(world.filters(node)) > 1:
                 raise OpenOutcomeError("what a failed copy before a write leaves") from None
             if isinstance(refused, Struck):
