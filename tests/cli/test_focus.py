@@ -10,8 +10,9 @@ from tests.cli.run import qbprop
 @pytest.mark.parametrize(
     ("focus", "done", "left"),
     [
-        ("layers", {"write_compressed", "resize"}, {"bitmap_merge", "rebase_image"}),
+        ("layers", {"write_compressed", "resize"}, {"transaction.bitmap_remove", "rebase_image"}),
         ("bitmaps", {"bitmap_merge", "resize"}, {"write_compressed", "rebase_image"}),
+        ("storage", {"close_disk", "restart"}, {"write_compressed", "rebase_image"}),
         ("jobs,layers", {"job_pause", "write_compressed"}, {"transaction.bitmap_remove"}),
     ],
 )

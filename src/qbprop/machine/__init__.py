@@ -103,7 +103,7 @@ class BlockMachine(MachineBase):
         """Guest requests."""
         self.perform(ops)
 
-    @precondition(lambda self: going_on(self) and bool(faults.holding(self.world)))
+    @precondition(lambda self: going_on(self) and faults.can_hold(self.world))
     @part_of("jobs")
     @rule(ops=drawn(faults.held_write))
     def held_write(self, ops: Iterable[Operation]) -> None:

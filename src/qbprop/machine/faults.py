@@ -60,14 +60,19 @@ def runs_into(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 def held_write(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A write held in flight, what others do meanwhile, and its release.
 
-    The bitmaps of its disk are cleared, merged and so on; other requests go elsewhere.
+    The bitmaps of its disk are cleared, merged and so on; other requests go elsewhere. Where no
+    disk can hold one, there is a new one.
     """
     draft = Draft(world)
     scratch = draft.world
-    name = pick(draw, holding(world))
-    node = world.nodes[name]
-    offset, length = byte_range(draw, world, node)
-    ref = named(draw, world, name)
+    if not holding(scratch):
+        draft.add(replace(add_disk(draw, scratch), faults=()))
+    if not holding(scratch):
+        return tuple(draft.operations)
+    name = pick(draw, holding(scratch))
+    node = scratch.nodes[name]
+    offset, length = byte_range(draw, scratch, node)
+    ref = named(draw, scratch, name)
     draft.add(HoldWrite(node=ref, offset=offset, length=length, **data(draw)))
     for _ in range(pick(draw, (2, 1, 3, 4))):
         bitmaps = sorted(scratch.nodes[name].bitmaps)
@@ -136,6 +141,13 @@ def holding(world: State) -> list[str]:
         return []
     taken = {*world.backed_up, *world.held}
     return [name for name in present(world) if name in world.faults and name not in taken]
+
+
+def can_hold(world: World) -> bool:
+    """Whether there is a disk at which a write can be held, or may be one beside a job."""
+    able = world.traits.human_monitor_command and not world.traits.graph_waits
+    beside = bool(world.backed_up) and bool(empty_slots(world))
+    return able and (beside or bool(holding(world)))
 
 
 def request(draw: st.DrawFn, world: World, name: str, fault: Fault) -> tuple[Operation, ...]:
