@@ -213,7 +213,8 @@ class Recorder:
         del self.entries[mark:]
         self._files[process.monitor] = args[1]
         self._taken.clear()
-        self._keep(lambda: Launch(args[-1] is not None))
+        again = bool(self.entries) and isinstance(self.entries[-1], End)
+        self._keep(lambda: Launch(again))
 
     def _end(self, function: Around, process: QemuProcess, how: str) -> str:
         mark = len(self.entries)

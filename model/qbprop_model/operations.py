@@ -254,10 +254,15 @@ class ReopenDisk(Operation):
 class Restart(Operation):
     """QEMU ends, and another one is launched in which nothing is open.
 
-    ``how``: the command ``quit``, the signal SIGTERM, or SIGKILL.
+    ``how``: the command ``quit``, the signal SIGTERM, or SIGKILL. ``qemu`` is the number of the
+    QEMU that is launched, where there are several to cross between; an example begins with 0.
     """
 
     how: Literal["quit", "terminate", "kill"] = "quit"
+    qemu: int = 0
+
+    def __post_init__(self) -> None:
+        _natural("qemu", self.qemu)
 
 
 # --- guest I/O -----------------------------------------------------------------------------

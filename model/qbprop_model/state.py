@@ -47,10 +47,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Engine:
-    """A QEMU process. Restarts, kills and second engines add to it."""
+    """A QEMU process: the number of its QEMU, and what that is like.
 
-    running: bool = True
+    ``before``: the number of the QEMU that it came after.
+    """
+
     traits: Traits = field(default_factory=Traits)
+    qemu: int = 0
+    before: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,18 @@ class State:
     at all.
     ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the
     ``words`` and ``ends`` of its jobs, the targets of those that have ``concluded``, and the
-    ``complaints`` that QEMU may make of what failed while it closed nodes.
+    ``complaints`` that QEMU may make of what failed while it closed nodes, and the bitmaps that
+    ``passed`` through the end, or another beginning, of their node. ``qemus`` are what those are
+    like that may be launched.
     """
 
-    def __init__(self, rules: Rules | None = None, traits: Traits | None = None) -> None:
+    def __init__(
+        self, rules: Rules | None = None, traits: Traits | None = None, *others: Traits
+    ) -> None:
         self.rules = rules or Rules()
         self.step = 0
-        self.engines: dict[int, Engine] = {0: Engine(traits=traits or Traits())}
+        self.qemus = (traits or Traits(), *others)
+        self.engines: dict[int, Engine] = {0: Engine(self.qemus[0])}
         self.images: dict[str, Image] = {}
         self.nodes: dict[str, Node] = {}
         self.roots: dict[str, str] = {}
@@ -102,6 +111,7 @@ class State:
         self.ends: dict[str, JobEnd] = {}
         self.concluded: tuple[str, ...] = ()
         self.complaints: tuple[Reason, ...] = ()
+        self.passed: tuple[Bitmap, ...] = ()
 
     def copy(self) -> Self:
         """A state that can be changed without changing this one."""

@@ -90,7 +90,7 @@ class World(State):
         self.words = {
             job_id: (NOISE,) if job.status == "running" else () for job_id, job in self.jobs.items()
         }
-        self.ends, self.concluded, self.complaints = {}, (), ()
+        self.ends, self.concluded, self.complaints, self.passed = {}, (), (), ()
 
     def _expect(self, outcome: Outcome, digested: Mapping[tuple[str, str], Bitmap]) -> Expectation:
         shown = [name for name in self.nodes if not name.startswith("#")]

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
-from qbprop.cli_base import QEMU, QEMUS, Exit, fail, reporting
+from qbprop.cli_base import CROSS, QEMU, QEMUS, Exit, fail, reporting
 from qbprop.cli_corpus import show_corpus
 from qbprop.cli_export import export
 from qbprop.cli_known import show_known
@@ -54,7 +54,8 @@ def main() -> None:
       qbprop fuzz --qemu ~/src/qemu/build --max-time 10m
       qbprop fuzz --jobs 4 --max-time 8h           a night on four cores
       qbprop fuzz --resume qbprop-runs/2026-...    go on where a campaign was, even if it was killed
-      qbprop fuzz --seed 7 --max-examples 500      the same examples each time
+      qbprop fuzz --qemu A --cross B --cross C     each QEMU opens what another one has left
+    qbprop fuzz --seed 7 --max-examples 500      the same examples each time
       qbprop fuzz --json 2>progress.log | jq .findings
 
     Each finding has a folder under OUT/findings, with a trace for `qbprop replay`. A finding
@@ -68,6 +69,7 @@ def main() -> None:
     """
 )
 @QEMU
+@CROSS
 @click.option(
     "--max-time",
     callback=duration,
@@ -153,6 +155,7 @@ def fuzz(
     context: click.Context,
     *,
     qemu: str | None,
+    cross: tuple[str, ...],
     max_time: float,
     max_examples: int | None,
     seed: int | None,
@@ -203,6 +206,7 @@ def fuzz(
             max_time = UNLIMITED_SECONDS
     request = Request(
         qemu=qemu,
+        cross=cross,
         max_time=max_time,
         max_examples=max_examples,
         seed=seed,
@@ -219,7 +223,8 @@ def fuzz(
     with reporting(Exit.UNUSABLE):
         if resume is not None:
             request = replace(Request.of(resume), **_given(context, request))
-        lab = Lab(find_binaries(request.qemu))
+        others = tuple(map(find_binaries, request.cross))
+        lab = Lab(find_binaries(request.qemu), others=others)
         if only_known:
             show_known(lab, request.known_findings(), as_json=as_json)
             sys.exit(Exit.AGREED)
@@ -264,11 +269,19 @@ def fuzz(
 )
 @click.argument("trace", metavar="TRACE|DIR", type=click.Path(path_type=Path))
 @QEMUS
+@CROSS
 @click.option("--any", "any_finding", is_flag=True, help="Exit with 1 at any disagreement.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Show every command that is sent, and its reply."
 )
-def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: bool) -> None:
+def replay(
+    *,
+    trace: Path,
+    qemus: tuple[str, ...],
+    cross: tuple[str, ...],
+    any_finding: bool,
+    verbose: bool,
+) -> None:
     """Perform a trace again, step by step, with all checks."""
     from qbprop.comparison import judge, worst
     from qbprop.lab import Lab
@@ -288,7 +301,8 @@ def replay(*, trace: Path, qemus: tuple[str, ...], any_finding: bool, verbose: b
                 verdicts.append(judge(qemu, wanted, any_finding=any_finding))
                 click.echo(verdicts[-1].line())
             sys.exit(worst(verdicts))
-        lab = Lab(find_binaries(*qemus or (None,)))
+        others = tuple(map(find_binaries, cross))
+        lab = Lab(find_binaries(*qemus or (None,)), others=others)
         with lab.session() as session:
             session.explain = True
             click.echo(f"QEMU {session.driver.version}, guest I/O by {session.driver.transport}")

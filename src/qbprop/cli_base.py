@@ -37,6 +37,13 @@ QEMU = click.option(
     "[default: QEMU_PROG, else from PATH]",
 )
 
+CROSS = click.option(
+    "--cross",
+    metavar="PATH",
+    multiple=True,
+    help="Another QEMU: whenever one is restarted, it may be as this one. May be given again.",
+)
+
 QEMUS = click.option(
     "--qemu",
     "qemus",

@@ -86,13 +86,14 @@ def _sweep(root: Path) -> None:
 class Lab:
     """Which QEMU to test, and how.
 
-    ``transport`` None takes the fastest guest I/O there is; ``timeout`` is the longest wait
-    for one reply, in seconds.
+    ``others`` are QEMUs that operations may launch instead. ``transport`` None takes the fastest
+    guest I/O there is; ``timeout`` is the longest wait for one reply, in seconds.
     """
 
     binaries: Binaries
     transport: Literal["nbd", "hmp"] | None = None
     timeout: float = 10.0
+    others: tuple[Binaries, ...] = ()
 
     @contextmanager
     def driver(self) -> Iterator[Driver]:
@@ -102,9 +103,18 @@ class Lab:
         """
         with (
             scratch_folder() as folder,
-            Driver(self.binaries, folder, transport=self.transport, timeout=self.timeout) as driver,
+            self._driver(folder) as driver,
         ):
             yield driver
+
+    def _driver(self, folder: Path) -> Driver:
+        return Driver(
+            self.binaries,
+            folder,
+            transport=self.transport,
+            timeout=self.timeout,
+            others=self.others,
+        )
 
     @contextmanager
     def session(self, rules: Rules | None = None) -> Iterator[Session]:

@@ -156,7 +156,7 @@ class Session:
 
     def new_world(self) -> World:
         """An empty World of the QEMU at hand."""
-        return World(self.rules, self.driver.features.traits)
+        return World(self.rules, *(each.traits for each in self.driver.every_features))
 
     def begin(self) -> None:
         """Start an example: QEMU as good as new, an empty World."""

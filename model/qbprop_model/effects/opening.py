@@ -20,7 +20,7 @@ from qbprop_model.operations import (
     ResizeImage,
     Restart,
 )
-from qbprop_model.state import Node, Outcome, State
+from qbprop_model.state import Engine, Node, Outcome, State
 
 
 @effect.register
@@ -46,6 +46,7 @@ def _(op: CloseDisk, world: State) -> Outcome:
 def close(world: State, name: str) -> None:
     """Close a disk that nothing uses: its bitmaps are stored (8.1)."""
     node = world.nodes.pop(name)
+    world.passed += tuple(node.bitmaps.values())
     if name in world.torn:
         raise OpenOutcomeError("bytes that are open, in an image that is closed")
     if not node.read_only:
@@ -114,6 +115,7 @@ def _(op: ReopenDisk, world: State) -> Outcome:
         world.images[node.image] = rules.close_image(image, node.bitmaps)
     if node.read_only and not op.read_only:
         world.images[node.image] = rules.open_image(image)
+    world.passed = tuple(node.bitmaps.values())
     world.nodes[name] = replace(
         node,
         discard=op.discard == "unmap",
@@ -130,6 +132,8 @@ def _(op: ReopenDisk, world: State) -> Outcome:
 
 @effect.register
 def _(op: Restart, world: State) -> Outcome:
+    if op.qemu >= len(world.qemus):
+        raise InvalidOperationError(f"there is no QEMU {op.qemu}; name it with --cross")
     jobs = [job_id for job_id, job in world.jobs.items() if job.active]
     if op.how == "kill":
         kill(world, jobs)
@@ -145,6 +149,8 @@ def _(op: Restart, world: State) -> Outcome:
     world.nodes, world.roots, world.jobs, world.exports = {}, {}, {}, {}
     world.faults, world.opened = {}, frozenset()
     world.words, world.ends = {}, {}
+    before = world.engines[op.engine].qemu
+    world.engines[op.engine] = Engine(world.qemus[op.qemu], op.qemu, before)
     return Outcome()
 
 
@@ -153,6 +159,7 @@ def kill(world: State, jobs: list[str]) -> None:
     written = {node.image for node in world.nodes.values() if not node.read_only}
     if world.torn or any(node.unflushed for node in world.nodes.values()):
         raise OpenOutcomeError("what is on disk of writes that were not flushed")
+    world.passed = tuple(world.named_bitmaps().values())
     targets = {world.jobs[job_id].target for job_id in jobs}
     for target in targets:
         world.images[target] = blur(world.images[target])

@@ -10,15 +10,19 @@ from qbprop_model.operations import (
     Backup,
     BitmapMerge,
     BlockdevBackup,
+    CloseDisk,
     Discard,
     DriveBackup,
     ExportAdd,
     Operation,
     ReadDirtyExtents,
+    ReopenDisk,
+    Restart,
     Transaction,
     Write,
     WriteCompressed,
     WriteZeroes,
+    operation_name,
 )
 from qbprop_model.ranges import total
 from qbprop_model.state import Node, State
@@ -39,8 +43,26 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
             yield from _export(operation)
         case ReadDirtyExtents():
             yield "dirty extents", _share(operation, expected)
+        case CloseDisk() | ReopenDisk() | Restart():
+            yield from _passed(operation, state)
         case BitmapMerge() | DriveBackup() | BlockdevBackup():
             yield from _action(operation, expected, state)
+
+
+def _passed(operation: Operation, state: State) -> Iterator[tuple[str, str]]:
+    """Which bitmaps went through the end of their node, or of its being writable."""
+    verb = operation.how if isinstance(operation, Restart) else operation_name(operation)
+    heading = f"bitmaps through {verb}"
+    for bitmap in state.passed:
+        yield heading, "dirty" if bitmap.bits.any() else "clean"
+        for flag in ("persistent", "busy", "inconsistent", "read_only"):
+            if getattr(bitmap, flag):
+                yield heading, flag
+        if not bitmap.recording:
+            yield heading, "disabled"
+    if len(state.qemus) > 1 and isinstance(operation, Restart):
+        engine = state.engines[operation.engine]
+        yield "crossings", f"{engine.before} to {engine.qemu}"
 
 
 def _export(operation: ExportAdd) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,7 @@ class Request:
     database: tuple[str, ...] = ()
     cluster: str | None = None
     exhaustive: bool = False
+    cross: tuple[str, ...] = ()
 
     @property
     def wants_canary(self) -> bool:
@@ -95,5 +96,6 @@ class Request:
             console,
             workers=ClusterWorkers(self.cluster) if self.cluster else LocalWorkers(self.jobs),
             qemu=self.qemu,
+            cross=self.cross,
             known=Path(self.known) if self.known else None,
         )

@@ -3,7 +3,7 @@
 import secrets
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -94,12 +94,26 @@ def open_summary(options: Options, *, jobs: int = 1) -> Summary:
     return summary
 
 
+def known_to(driver: Driver, known: Iterable[KnownFinding]) -> dict[str, str]:
+    """Titles by id of what is known of any of the QEMUs that are tested."""
+    entries = tuple(known)
+    return {
+        key: title
+        for features in driver.every_features
+        for key, title in known_ids(entries, features.version, features).items()
+    }
+
+
 def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> frozenset[Hazard]:
     """Note in a summary which QEMU is tested, how, and what is not; the hazards to be shunned."""
-    shunned = known_hazards(known_ids(options.known, driver.version, driver.features))
+    shunned = known_hazards(known_to(driver, options.known))
     summary.skipped = list(skipped(driver, shunned, options.focus))
     path = str(lab.binaries.system)
     summary.qemus = [QemuRecord(version=driver.version, path=path)]
+    summary.qemus += [
+        QemuRecord(version=features.version, path=str(binaries.system))
+        for binaries, features in zip(lab.others, driver.every_features[1:], strict=True)
+    ]
     summary.guest_io = driver.transport
     return shunned
 
@@ -159,7 +173,7 @@ class Campaign:
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
         session.shunned = tell_qemu(summary, self._lab, driver, self.options)
-        known = known_ids(self.options.known, driver.version, driver.features)
+        known = known_to(driver, self.options.known)
         self._watch.known_ids = frozenset(known)
         self._watch.hidden |= known.keys()
         header = Header(

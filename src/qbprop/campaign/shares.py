@@ -7,7 +7,7 @@ is all that is taken from it; one whose process dies goes on where it was.
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from pathlib import Path
@@ -51,7 +51,10 @@ ATTEMPTS = 3
 
 
 class SharedCampaign:
-    """A campaign by workers, here or elsewhere; ``qemu`` and ``known`` are the user's options."""
+    """A campaign by workers, here or elsewhere.
+
+    ``qemu``, ``cross`` and ``known`` are the user's options.
+    """
 
     def __init__(
         self,
@@ -61,12 +64,14 @@ class SharedCampaign:
         *,
         workers: Workers,
         qemu: str | None,
+        cross: Sequence[str] = (),
         known: Path | None,
     ) -> None:
         self._lab = lab
         self.options = options
         self._console = console
         self._qemu = qemu
+        self._cross = tuple(cross)
         self._known = known.read_text("utf-8") if known else ""
         self.workers = workers
         self._progress: Progress = SilentProgress()
@@ -165,6 +170,8 @@ class SharedCampaign:
         words += ["--profile", self.options.profile, "--no-canary"]
         if self._qemu is not None:
             words += ["--qemu", self._qemu]
+        for qemu in self._cross:
+            words += ["--cross", qemu]
         if (examples := self._examples_left()) is not None:
             its = before.statistics.examples if before else 0
             part = -(-examples // max(1, self._places))

@@ -6,7 +6,7 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_command, merge
-from qbprop.machine.draws import Draft, granularities, named, pick, present, seldom, sited
+from qbprop.machine.draws import Draft, below, granularities, named, pick, present, seldom, sited
 from qbprop.machine.guest import few, new_size
 from qbprop.machine.topology import DETECTS, DISCARDS
 from qbprop_model.operations import (
@@ -216,7 +216,7 @@ def _restart(draw: st.DrawFn, draft: Draft) -> None:
             name, bitmap = pick(draw, stored)
             draft.add(BitmapRemove(node=name, name=bitmap))
         draft.add(*(Flush(node=name) for name in present(world) if world.nodes[name].unflushed))
-    draft.add(Restart(how=how))
+    draft.add(Restart(how=how, qemu=below(draw, len(draft.world.qemus))))
 
 
 def refused_opening(draw: st.DrawFn, world: World) -> Operation:

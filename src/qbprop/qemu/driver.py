@@ -70,7 +70,8 @@ class Driver:
     """One QEMU in ``folder`` that operations are performed on.
 
     ``transport`` says how guest requests travel; None takes "nbd" where libnbd is there.
-    ``timeout`` (seconds) bounds every single wait. Must be created in the main thread.
+    ``timeout`` (seconds) bounds every single wait. ``others`` are the QEMUs that an operation may
+    launch instead, from number 1. Must be created in the main thread.
     Raises EnvironmentProblem when QEMU or the transport is not to be had.
     """
 
@@ -83,15 +84,21 @@ class Driver:
         *,
         transport: Literal["nbd", "hmp"] | None = None,
         timeout: float = 10.0,
+        others: Sequence[Binaries] = (),
     ) -> None:
-        self._binaries = binaries
+        self._qemus = (binaries, *others)
+        self._number = 0
         self._folder = folder
         self._timeout = timeout
-        self._guest_class = _guest_class(transport, daemon=binaries.daemon)
+        daemon = any(each.daemon for each in self._qemus)
+        self._guest_class = _guest_class(transport, daemon=daemon)
         self._images = Images(binaries, folder, timeout)
         self._earlier_round_trips = 0
         self.launches = 0
-        self._launch()
+        self.every_features: tuple[Features, ...] = ()
+        """What each QEMU can do, by number."""
+        self._launch(0)
+        self.every_features = (self.features, *map(self._asked, others))
 
     def __enter__(self) -> Self:
         """The driver itself."""
@@ -191,7 +198,7 @@ class Driver:
     def _restart(self, step: EndQemu) -> Callable[[], Observation]:
         """End QEMU, and launch another one on the same images."""
         said = self._process.end(step.how)
-        self._launch(self.features)
+        self._launch(step.qemu)
         observed = self.observe()
         return lambda: replace(observed, stderr=said + observed.stderr)
 
@@ -259,8 +266,8 @@ class Driver:
         Raises the gone exceptions.
         """
         self._tainted = True
-        process = self._process
-        return dirty_ranges(process.monitor, self._binaries.img, self._folder, node, bitmap)
+        monitor, img = self._process.monitor, self._qemus[self._number].img
+        return dirty_ranges(monitor, img, self._folder, node, bitmap)
 
     @contextmanager
     def checking_images(
@@ -290,12 +297,12 @@ class Driver:
         new one is launched. Raises EnvironmentProblem if that cannot be.
         """
         try:
-            clean = not (self._tainted or self._under_way) and self._close_all()
+            clean = not (self._tainted or self._under_way or self._number) and self._close_all()
         except QemuGone:
             clean = False
         if not clean:
             self._process.kill()
-            self._launch()
+            self._launch(0)
         self._images.delete_all()
 
     def close(self) -> None:
@@ -303,10 +310,19 @@ class Driver:
         self._process.kill()
         self._images.delete_all()
 
-    def _launch(self, features: Features | None = None) -> None:
+    def _asked(self, binaries: Binaries) -> Features:
+        """What a QEMU can do; it is launched for that."""
+        with QemuProcess(binaries, self._folder, self._timeout) as process:
+            return process.features
+
+    def _launch(self, number: int) -> None:
         if self.launches:
             self._earlier_round_trips += self._process.monitor.round_trips
-        self._process = QemuProcess(self._binaries, self._folder, self._timeout, features)
+        self._number = number
+        binaries = self._qemus[number]
+        features = self.every_features[number] if self.every_features else None
+        self._images.take(binaries)
+        self._process = QemuProcess(binaries, self._folder, self._timeout, features)
         monitor = self._process.monitor
         self._guest = self._guest_class(self._process, self._folder)
         self._clients = ExportClients(self._process, self._folder)

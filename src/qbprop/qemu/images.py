@@ -137,13 +137,17 @@ class Images:
     """
 
     def __init__(self, binaries: Binaries, folder: Path, timeout: float) -> None:
-        self._programs = {"qemu-img": str(binaries.img), "qemu-io": str(binaries.io)}
+        self.take(binaries)
         self._folder = folder
         self.timeout = timeout
         self._templates: dict[object, _Template] = {}
         self._made: dict[str, MakeImage] = {}
         self._filled: dict[tuple[MakeImage, ...], _File] = {}
         self.runs = 0
+
+    def take(self, binaries: Binaries) -> None:
+        """From now on run the programs of this QEMU."""
+        self._programs = {"qemu-img": str(binaries.img), "qemu-io": str(binaries.io)}
 
     def format_of(self, file: str) -> str:
         """The format of a file as it is now; "raw" where there is none."""

@@ -119,7 +119,7 @@ def _(operation: op.ReopenDisk) -> Plan:
 
 @plan.register
 def _(operation: op.Restart) -> Plan:
-    return Plan(EndQemu(operation.how))
+    return Plan(EndQemu(operation.how, operation.qemu))
 
 
 def _reopened(operation: op.OpenDisk | op.ReopenDisk) -> dict[str, object]:

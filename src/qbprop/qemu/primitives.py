@@ -177,9 +177,10 @@ class AwaitExportGone:
 
 @dataclass(frozen=True, slots=True)
 class EndQemu:
-    """End QEMU in some way, and launch another one."""
+    """End QEMU in some way, and launch another one, by the number of its programs."""
 
     how: Literal["quit", "terminate", "kill"]
+    qemu: int = 0
 
 
 Primitive = (
