@@ -60,7 +60,7 @@ def _passed(operation: Operation, state: State) -> Iterator[tuple[str, str]]:
                 yield heading, flag
         if not bitmap.recording:
             yield heading, "disabled"
-    if len(state.qemus) > 1 and isinstance(operation, Restart):
+    if len(state.qemus) > 1 and isinstance(operation, Restart) and state.images:
         engine = state.engines[operation.engine]
         yield "crossings", f"{engine.before} to {engine.qemu}"
 

@@ -31,6 +31,10 @@ from qbprop_model.operations import (
 from qbprop_model.state import Node, State
 from qbprop_model.world import World
 
+KINDS = ("close", "restart", "reopen", "close")
+CROSSING = ("restart", "restart", "close", "restart", "reopen")
+"""Ways to close disks; only a restart crosses to another QEMU."""
+
 OFFLINE: tuple[Literal["merge", "clear", "enable", "disable", "remove"], ...] = (
     *("merge", "disable", "enable"),
     *("clear", "merge", "remove"),
@@ -102,7 +106,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if not scratch.nodes:
             break
         draft.add(*few(draw, scratch))
-        kind = pick(draw, ("close", "restart", "reopen", "close"))
+        kind = pick(draw, KINDS if len(scratch.qemus) == 1 else CROSSING)
         if kind == "restart":
             _restart(draw, draft)
         elif kind == "reopen" and reopenable(scratch):
@@ -216,7 +220,9 @@ def _restart(draw: st.DrawFn, draft: Draft) -> None:
             name, bitmap = pick(draw, stored)
             draft.add(BitmapRemove(node=name, name=bitmap))
         draft.add(*(Flush(node=name) for name in present(world) if world.nodes[name].unflushed))
-    draft.add(Restart(how=how, qemu=below(draw, len(draft.world.qemus))))
+    count = len(draft.world.qemus)
+    another = draft.world.engines[0].qemu + (0 if seldom(draw, 8) else 1 + below(draw, count - 1))
+    draft.add(Restart(how=how, qemu=another % count))
 
 
 def refused_opening(draw: st.DrawFn, world: World) -> Operation:

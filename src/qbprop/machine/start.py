@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from qbprop.machine import groups, guest, jobs, opening
 from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
-from qbprop.machine.draws import Draft, pick, seldom
+from qbprop.machine.draws import Draft, below, pick, seldom
 from qbprop.machine.exports import export_add
 from qbprop.machine.topology import add_disk
-from qbprop_model.operations import Flush, Operation
+from qbprop_model.operations import Flush, Operation, Restart
 from qbprop_model.world import World
 
 
@@ -21,6 +21,8 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """
     draft = Draft(world)
     scratch = draft.world
+    if first := below(draw, len(world.qemus)):
+        draft.add(Restart(qemu=first))
     for _ in range(1 + pick(draw, [0, 0, 1, 2])):
         disk = add_disk(draw, scratch)
         draft.add(disk)
