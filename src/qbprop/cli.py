@@ -55,7 +55,7 @@ def main() -> None:
       qbprop fuzz --jobs 4 --max-time 8h           a night on four cores
       qbprop fuzz --resume qbprop-runs/2026-...    go on where a campaign was, even if it was killed
       qbprop fuzz --qemu A --cross B --cross C     each QEMU opens what another one has left
-    qbprop fuzz --seed 7 --max-examples 500      the same examples each time
+      qbprop fuzz --seed 7 --max-examples 500      the same examples each time
       qbprop fuzz --json 2>progress.log | jq .findings
 
     Each finding has a folder under OUT/findings, with a trace for `qbprop replay`. A finding
