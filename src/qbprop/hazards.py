@@ -173,7 +173,8 @@ class Hazards:
         if isinstance(operation, Resize) and _is_refused(expected, Reason.BITMAP_BUSY):
             yield EXPORTED_RESIZE
         exported = (node for each in before.exports.values() for node, _ in each.bitmaps)
-        if not expected.bitmaps.keys() >= set(exported):
+        gone = not expected.bitmaps.keys() >= set(exported)
+        if gone and not isinstance(operation, Restart):
             yield EXPORTED_FILTER
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE

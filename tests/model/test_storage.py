@@ -17,6 +17,9 @@ from qbprop_model.operations import (
     BitmapRemove,
     ChangeBitmap,
     CloseDisk,
+    ExportAdd,
+    ExportDel,
+    ExportedBitmap,
     Flush,
     Layer,
     MergeSource,
@@ -238,3 +241,17 @@ def test_what_a_program_has_done_before_it_is_refused_stays() -> None:
     expected = world.apply(ChangeBitmap(node="drive0", name="a", actions=actions))
     assert expected.refusal == Refusal(Reason.BITMAP_EXISTS, "a")
     assert not world.apply(OpenDisk(node="drive0")).bitmaps["drive0"]["a"].recording
+
+
+def test_an_export_outlives_the_disk_whose_bitmap_it_has() -> None:
+    world = World()
+    shared = ExportedBitmap(name="a", node="drive1")
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE),)),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
+        BitmapAdd(node="drive1", name="a"),
+        ExportAdd(export="export0", node="drive0", bitmaps=(shared,), writable=True),
+        CloseDisk(node="drive1"),
+        ExportDel(export="export0"),
+    ):
+        assert world.apply(operation).refusal is None

@@ -47,6 +47,7 @@ def close(world: State, name: str) -> None:
     """Close a disk that nothing uses: its bitmaps are stored (8.1)."""
     node = world.nodes.pop(name)
     world.passed += tuple(node.bitmaps.values())
+    world.exports = {key: each.without(name) for key, each in world.exports.items()}
     if name in world.torn:
         raise OpenOutcomeError("bytes that are open, in an image that is closed")
     if not node.read_only:

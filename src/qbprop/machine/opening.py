@@ -6,7 +6,18 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_command, merge
-from qbprop.machine.draws import Draft, below, granularities, named, pick, present, seldom, sited
+from qbprop.machine.draws import (
+    Draft,
+    below,
+    byte_range,
+    data,
+    granularities,
+    named,
+    pick,
+    present,
+    seldom,
+    sited,
+)
 from qbprop.machine.guest import few, new_size
 from qbprop.machine.topology import DETECTS, DISCARDS
 from qbprop_model.operations import (
@@ -27,6 +38,7 @@ from qbprop_model.operations import (
     ReopenDisk,
     ResizeImage,
     Restart,
+    Write,
 )
 from qbprop_model.state import Node, State
 from qbprop_model.world import World
@@ -118,7 +130,8 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
                 draft.add(offline(draw, scratch, name))
             if not scratch.nodes or not seldom(draw, 8):
                 draft.add(open_disk(draw, scratch, name))
-        for _ in range(pick(draw, (1, 0, 2, 4)) if scratch.nodes else 0):
+        uses = pick(draw, (3, 1, 5) if kind == "restart" else (1, 0, 2, 4))
+        for _ in range(uses if scratch.nodes else 0):
             draft.add(*_use(draw, scratch))
     for name in present(scratch):
         if scratch.nodes[name].read_only and not seldom(draw, 4):
@@ -141,10 +154,12 @@ def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
         and world.images[f"{each}.0"].stored
         and (world.images[f"{each}.0"].size == image.size or seldom(draw, 4))
     ]
-    source = pick(draw, (None, *others))
+    source = pick(draw, others) if others and not seldom(draw, 4) else None
     from_where = there if source is None else sorted(world.images[f"{source}.0"].stored)
     mergeable = from_where or there or list(BITMAPS[:1])
     actions = [] if bitmap in there and not seldom(draw, 8) else [OfflineAction(kind="add")]
+    if source is not None:
+        actions.append(OfflineAction(kind="merge", source=pick(draw, mergeable)))
     for _ in range(pick(draw, (1, 2, 3)) if there or seldom(draw, 2) else 0):
         kind = pick(draw, OFFLINE)
         merged = pick(draw, mergeable) if kind == "merge" else None
@@ -210,6 +225,8 @@ def _restart(draw: st.DrawFn, draft: Draft) -> None:
         for name in present(world):
             fresh = [b for b in world.nodes[name].bitmaps.values() if b.persistent]
             if fresh and not world.images[f"{name}.0"].stored and not seldom(draw, 3):
+                offset, length = byte_range(draw, world, world.nodes[name])
+                draft.add(Write(node=name, offset=offset, length=length, **data(draw)))
                 again(draw, draft, name)
         stored = [
             (name, bitmap)

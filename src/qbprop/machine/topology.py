@@ -40,9 +40,10 @@ def sizes(draw: st.DrawFn, cluster: int, largest: int) -> int:
     if seldom(draw, 40):
         return pick(draw, [size for size in HUGE if size <= largest])
     grains = (65536, 65536, 1 << 20, 65536, cluster, 1 << 18, 64 * SECTOR, SECTOR)
-    # Of a disk of small clusters the bits of a bitmap may take several.
-    grain = pick(draw, (1 << 20,) if cluster == SECTOR and seldom(draw, 2) else grains)
+    grain = pick(draw, grains)
     size = (1 + below(draw, max(1, min(SMALL // grain, 40)))) * grain
+    if cluster == SECTOR and seldom(draw, 2):
+        size = pick(draw, (SMALL, SMALL - (1 << 20)))  # a bitmap's bits may take several clusters
     size += pick(draw, [0, 0, SECTOR, -SECTOR, 3 * SECTOR])
     return min(max(size, SECTOR), SMALL)
 
