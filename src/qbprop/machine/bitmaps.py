@@ -36,7 +36,7 @@ def bitmap_add(draw: st.DrawFn, world: State, name: str | None = None) -> Bitmap
     choices: list[int | None] = [None, *fit] if 65536 in fit else list(fit)
     persistent = storable(world, name) and seldom(draw, 2)
     fine = [g for g in fit if world.size(node) > 8 * g * world.images[node.image].cluster_size]
-    if persistent and fine and not seldom(draw, 4):
+    if persistent and fine:
         choices = [*fine]  # the bits take more than one cluster of the image
     return BitmapAdd(
         node=named(draw, world, name),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_command, merge
 from qbprop.machine.draws import (
+    SECTOR,
     Draft,
     below,
     byte_range,
@@ -117,7 +118,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     for _ in range(pick(draw, (1, 1, 2))):
         if not scratch.nodes:
             break
-        draft.add(*few(draw, scratch))
+        draft.add(*few(draw, scratch), *last_bits(draw, scratch))
         kind = pick(draw, KINDS if len(scratch.qemus) == 1 else CROSSING)
         if kind == "restart":
             _restart(draw, draft)
@@ -137,6 +138,16 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if scratch.nodes[name].read_only and not seldom(draw, 4):
             again(draw, draft, name)
     return tuple(draft.operations)
+
+
+def last_bits(draw: st.DrawFn, world: World) -> Iterator[Operation]:
+    """Writes to the ends of disks with persistent bitmaps, so that their last bits are stored."""
+    for name in present(world):
+        node = world.nodes[name]
+        stored = any(bitmap.persistent for bitmap in node.bitmaps.values())
+        if stored and not node.read_only and seldom(draw, 3):
+            length = min(SECTOR, world.size(node))
+            yield Write(node=name, offset=world.size(node) - length, length=length, **data(draw))
 
 
 def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
