@@ -32,6 +32,7 @@ def test_only_where_a_hang_is_no_news_the_wait_is_short(
     watch = Watch(Statistics(), max_seconds=60, max_examples=None, tick=nothing, note=nothing)
     if known:
         watch.hidden.add(HangFinding(GROUP_UNDONE.label, "", "", "").id)
-    driver: Any = SimpleNamespace(timeout=FULL, features=SimpleNamespace(traits=Traits()))
+    features = SimpleNamespace(traits=Traits())
+    driver: Any = SimpleNamespace(timeout=FULL, features=features, every_features=(features,))
     session = WatchedSession(driver, None, watch)
     assert session.patience(hazard) == seconds

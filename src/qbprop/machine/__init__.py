@@ -44,8 +44,8 @@ class BlockMachine(MachineBase):
     """
 
     subjects: ClassVar[tuple[str | None, ...]] = (
-        *(None, None, None, None, None, "jobs"),
-        *("layers", "bitmaps", "jobs", "storage", "layers", "backups", "storage"),
+        *(None, None, None, None, None, "jobs", "layers", "jobs"),
+        *("bitmaps", "jobs", "storage", "layers", "backups", "storage", "jobs"),
     )
     """What examples keep to, None for no subject at all; the first one is the simplest."""
 
@@ -146,14 +146,14 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and bool(jobs.active(self.world)))
-    @part_of("jobs", "backups")
+    @part_of("jobs", "backups", "storage")
     @rule(ops=drawn(jobs.during))
     def job_in_flight(self, ops: Iterable[Operation]) -> None:
         """What happens beside a job."""
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and len(jobs.active(self.world)) < 3)
-    @part_of("jobs", "backups")
+    @part_of("jobs", "backups", "storage")
     @rule(ops=drawn(jobs.start_any))
     def job_start(self, ops: Iterable[Operation]) -> None:
         """A job that stays in flight."""
