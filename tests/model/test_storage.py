@@ -15,8 +15,10 @@ from qbprop_model.operations import (
     BitmapEnable,
     BitmapMerge,
     BitmapRemove,
+    BlockdevBackup,
     ChangeBitmap,
     CloseDisk,
+    CreateImage,
     ExportAdd,
     ExportDel,
     ExportedBitmap,
@@ -255,3 +257,16 @@ def test_an_export_outlives_the_disk_whose_bitmap_it_has() -> None:
         ExportDel(export="export0"),
     ):
         assert world.apply(operation).refusal is None
+
+
+def test_a_read_only_disk_has_no_writable_export_whatever_is_above_it() -> None:
+    world = World()
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE),)),
+        ReopenDisk(node="drive0", read_only=True),
+        CreateImage(image="target0", layer=Layer(size=SIZE)),
+        BlockdevBackup(node="drive0", target="target0", sync="none"),
+    ):
+        assert world.apply(operation).refusal is None
+    refused = world.apply(ExportAdd(export="export0", node="drive0", writable=True))
+    assert refused.refusal == Refusal(Reason.EXPORT_NOT_WRITABLE)

@@ -28,10 +28,10 @@ def _(op: ExportAdd, world: State) -> Outcome:
     if op.node not in world.nodes:
         raise Refused(Reason.EXPORT_NODE_NOT_FOUND, op.node)
     disk = world.nodes[op.node].filters or op.node
-    if op.writable and (*world.filters(disk), disk)[0] != op.node:
-        raise Refused(Reason.PERMISSION_DENIED, op.node)
     if op.writable and world.nodes[disk].read_only:
         raise Refused(Reason.EXPORT_NOT_WRITABLE)
+    if op.writable and (*world.filters(disk), disk)[0] != op.node:
+        raise Refused(Reason.PERMISSION_DENIED, op.node)
     if op.name in world.exports:
         raise Refused(Reason.EXPORT_NAME_TAKEN, op.name)
     if op.name not in (None, op.export):
