@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from qbprop_model.bitmap import Bitmap, BitmapRules
 from qbprop_model.expectation import Reason
-from qbprop_model.image import Refused
+from qbprop_model.image import Refused, refuse
 from qbprop_model.ranges import Ranges, within
 
 
@@ -46,9 +46,7 @@ class ExportRules(BitmapRules):
         """
         if strict and bitmap.recording and bitmap.successor is None:
             raise Refused(Reason.EXPORT_READ_ONLY, name)
-        obstacle = self.obstacle(bitmap, "read")
-        if obstacle is not None:
-            raise Refused(obstacle, name)
+        refuse(self.obstacle(bitmap, "read"), name)
 
     def publish(self, bitmap: Bitmap) -> Bitmap:
         """An exported bitmap is busy, and goes on recording."""

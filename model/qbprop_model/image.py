@@ -27,6 +27,12 @@ class Refused(Exception):  # noqa: N818 - a refusal is an outcome, not an error
         self.refusal = Refusal(reason, subject)
 
 
+def refuse(reason: Reason | None, subject: str) -> None:
+    """Refuse, if there is a reason."""
+    if reason is not None:
+        raise Refused(reason, subject)
+
+
 class Alloc(StrEnum):
     """What a unit (cluster, or subcluster) of a layer holds. Raw layers are all DATA."""
 

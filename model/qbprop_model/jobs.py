@@ -9,7 +9,7 @@ from qbprop_model.bitmap import Bitmap, BitmapRules, ceil_div
 from qbprop_model.data import ZERO, all_zero
 from qbprop_model.disk import DiskRules
 from qbprop_model.expectation import Reason
-from qbprop_model.image import Alloc, Cell, Chain, Image, Refused, View
+from qbprop_model.image import Alloc, Cell, Chain, Image, Refused, View, refuse
 from qbprop_model.operations import Backup, BitmapMode, OnError, OpenOutcomeError, SyncMode
 from qbprop_model.ranges import Ranges, joined, total
 
@@ -100,9 +100,7 @@ class JobRules(BitmapRules, DiskRules):
             raise Refused(Reason.BACKUP_BITMAP_NOT_FOUND, op.bitmap)
         if op.bitmap_mode is None and op.sync != "incremental":
             raise Refused(Reason.BITMAP_MODE_NEEDED)
-        obstacle = self.obstacle(bitmap, "read")
-        if obstacle is not None:
-            raise Refused(obstacle, op.bitmap)
+        refuse(self.obstacle(bitmap, "read"), op.bitmap)
         if op.sync == "none":
             raise Refused(Reason.SYNC_NONE_WITH_BITMAP, op.sync)
         if op.bitmap_mode == "never" and op.sync in ("full", "top"):

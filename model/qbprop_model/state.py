@@ -9,7 +9,7 @@ from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents, JobEnd, Reason, Refusal, Torn
 from qbprop_model.exports import Export
 from qbprop_model.faults import REASONS
-from qbprop_model.image import Chain, Image, Refused
+from qbprop_model.image import Chain, Image, Refused, refuse
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     DRIVES,
@@ -157,6 +157,11 @@ class State:
         return self.engines[0].traits
 
     @property
+    def closed(self) -> list[str]:
+        """The disks whose images exist and are not open."""
+        return [n for n in NODES if n not in self.nodes and f"{n}.0" in self.images]
+
+    @property
     def backed_up(self) -> frozenset[str]:
         """The disks that a job reads, by node name."""
         return frozenset(job.node for job in self.jobs.values() if job.active)
@@ -193,9 +198,7 @@ class State:
 
     def check_use(self, name: str, bitmap: Bitmap, use: Use) -> None:
         """Refuse what the state of bitmap ``name`` does not allow for (semantics 3)."""
-        reason = self.rules.obstacle(bitmap, use)
-        if reason is not None:
-            raise Refused(reason, name)
+        refuse(self.rules.obstacle(bitmap, use), name)
 
     def downward(self, name: str) -> list[str]:
         """A node and what it filters, from the top down."""
@@ -255,12 +258,16 @@ class State:
 
     def remove_filter(self, name: str) -> None:
         """Take a job's filter away, with its bitmaps."""
-        node = self.nodes.pop(name).filters
+        node = self.drop_node(name).filters
         assert node is not None
-        self.exports = {key: each.without(name) for key, each in self.exports.items()}
         drive = self.nodes[node].drive
         if drive is not None:
             self.roots[drive] = (*self.filters(node), node)[0]
+
+    def drop_node(self, name: str) -> Node:
+        """A node goes, with its bitmaps; exports lose those of them that they have."""
+        self.exports = {key: each.without(name) for key, each in self.exports.items()}
+        return self.nodes.pop(name)
 
     def drop_bitmap(self, node: str, name: str) -> None:
         """Remove a bitmap of a node."""

@@ -19,7 +19,7 @@ from qbprop_model.expectation import (
 )
 from qbprop_model.image import Refused
 from qbprop_model.jobs import Job
-from qbprop_model.operations import NODES, InvalidOperationError, Operation
+from qbprop_model.operations import InvalidOperationError, Operation
 from qbprop_model.ranges import total
 from qbprop_model.state import Outcome, State
 
@@ -65,8 +65,7 @@ class World(State):
         self.begin_step()
         busy = {job.target for job in self.jobs.values() if job.active}
         disks = {name: node.image for name, node in self.nodes.items() if node.filters is None}
-        tops = (f"{name}.0" for name in NODES if name not in self.nodes)
-        closed = [image for image in tops if image in self.images]
+        closed = [f"{name}.0" for name in self.closed]
         read = (image if self.unreadable(name) else name for name, image in disks.items())
         targets = tuple(
             name

@@ -79,11 +79,16 @@ def _(op: ExportDel, world: State) -> Outcome:
         raise Refused(Reason.EXPORT_NOT_FOUND, op.export)
     if not world.rules.deletable(export, op.mode):
         raise Refused(Reason.EXPORT_IN_USE, op.export)
-    for node, name in set(export.bitmaps):
-        bitmap = world.nodes[node].bitmaps[name]
-        world.put_bitmap(node, name, world.rules.withdraw(bitmap))
-    del world.exports[op.export]
+    delete(world, op.export)
     return Outcome()
+
+
+def delete(world: State, name: str) -> None:
+    """An export goes, and its bitmaps are free."""
+    for node, key in set(world.exports[name].bitmaps):
+        bitmap = world.nodes[node].bitmaps[key]
+        world.put_bitmap(node, key, world.rules.withdraw(bitmap))
+    del world.exports[name]
 
 
 @effect.register

@@ -1,7 +1,5 @@
 """Disks and image files (semantics 5.3, 11): what qemu-img makes, what QEMU opens."""
 
-from dataclasses import replace
-
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Cell, Image, Refused
@@ -47,13 +45,14 @@ def _(op: AddDisk, world: State) -> Outcome:
                 raise InvalidOperationError("a pattern must lie within its image")
             cell = Cell(pattern.data, world.step)
             image = world.rules.write((image, *below), pattern.offset, pattern.length, cell)
-        world.images[name] = image
-        world.vague -= {name}
-        world.leaky -= {name}
+        world.put_image(name, image)
         backing = name
     check_options(op)
-    attach(world, op.node, op.drive, Node(
-        image=f"{op.node}.0", discard=op.discard == "unmap", detect_zeroes=op.detect_zeroes
+    attach(world, op.node, Node(
+        image=f"{op.node}.0",
+        drive=op.drive,
+        discard=op.discard == "unmap",
+        detect_zeroes=op.detect_zeroes,
     ))  # fmt: skip
     if op.faults is not None:
         kinds = {fault.request for fault in op.faults}
@@ -72,11 +71,11 @@ def check_options(op: AddDisk | OpenDisk | ReopenDisk) -> None:
         raise Refused(Reason.IMAGE_REFUSED)
 
 
-def attach(world: State, name: str, drive: str | None, node: Node) -> None:
+def attach(world: State, name: str, node: Node) -> None:
     """A node has been opened, perhaps as a drive."""
-    world.nodes[name] = replace(node, drive=drive)
-    if drive is not None:
-        world.roots[drive] = name
+    world.nodes[name] = node
+    if node.drive is not None:
+        world.roots[node.drive] = name
 
 
 def _check_unused(node: str, world: State) -> None:

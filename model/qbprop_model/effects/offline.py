@@ -1,6 +1,6 @@
 """What ``qemu-img`` does with the images of disks that are closed (semantics 8.8)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.opening import check_format, close, opened
@@ -33,12 +33,12 @@ def _(op: ChangeBitmap, world: State) -> Outcome:
 
 @effect.register
 def _(op: ResizeImage, world: State) -> Outcome:
-    return perform(op, [Resize(node=op.node, size=op.size)], world)
+    return perform(op, _resizes(op), world)
 
 
 def perform(
     op: ChangeBitmap | ResizeImage,
-    actions: Sequence[Operation],
+    actions: Iterable[Operation],
     world: State,
     source: str | None = None,
 ) -> Outcome:
@@ -49,7 +49,6 @@ def perform(
         if source is not None:
             open_source(source, op.node, world)
             used.append(source)
-        check_size(op)
         for action in actions:
             effect(action, world)
     except Refused as refused:
@@ -59,12 +58,6 @@ def perform(
     for each in used:
         close(world, each)
     return Outcome(refusal=refusal)
-
-
-def check_size(op: ChangeBitmap | ResizeImage) -> None:
-    """``qemu-img resize`` makes no empty image, though the monitor does."""
-    if isinstance(op, ResizeImage) and not op.size:
-        raise Refused(Reason.SIZE_NOT_POSITIVE)
 
 
 def open_offline(op: ChangeBitmap | ResizeImage, world: State) -> None:
@@ -100,6 +93,13 @@ def open_source(source: str, target: str, world: State) -> None:
     if node is not None:
         raise InvalidOperationError("an image that QEMU has open as well")
     world.nodes[source] = opened(world, name, read_only=True)
+
+
+def _resizes(op: ResizeImage) -> Iterator[Operation]:
+    """``qemu-img`` makes no empty image, though the monitor does."""
+    if not op.size:
+        raise Refused(Reason.SIZE_NOT_POSITIVE)
+    yield Resize(node=op.node, size=op.size)
 
 
 def _action(op: ChangeBitmap, action: OfflineAction) -> Operation:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from qbprop_model.effects import exports
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.images import attach, check_options
 from qbprop_model.effects.jobs import blur, cancel
@@ -45,9 +46,8 @@ def _(op: CloseDisk, world: State) -> Outcome:
 
 def close(world: State, name: str) -> None:
     """Close a disk that nothing uses: its bitmaps are stored (8.1)."""
-    node = world.nodes.pop(name)
+    node = world.drop_node(name)
     world.passed += tuple(node.bitmaps.values())
-    world.exports = {key: each.without(name) for key, each in world.exports.items()}
     if name in world.torn:
         raise OpenOutcomeError("bytes that are open, in an image that is closed")
     if not node.read_only:
@@ -72,9 +72,11 @@ def _(op: OpenDisk, world: State) -> Outcome:
         raise Refused(Reason.NO_SUCH_FILE)
     check_format(op, world.images[name])
     check_options(op)
-    node = opened(world, name, read_only=op.read_only)
-    attach(world, op.node, op.drive, replace(
-        node, discard=op.discard == "unmap", detect_zeroes=op.detect_zeroes
+    attach(world, op.node, replace(
+        opened(world, name, read_only=op.read_only),
+        drive=op.drive,
+        discard=op.discard == "unmap",
+        detect_zeroes=op.detect_zeroes,
     ))  # fmt: skip
     return Outcome()
 
@@ -141,10 +143,8 @@ def _(op: Restart, world: State) -> Outcome:
     else:
         for job_id in jobs:
             cancel(world, job_id)
-        for export in world.exports.values():
-            for node, name in set(export.bitmaps):
-                bitmap = world.nodes[node].bitmaps[name]
-                world.put_bitmap(node, name, world.rules.withdraw(bitmap))
+        for export in tuple(world.exports):
+            exports.delete(world, export)
         for name in list(world.nodes):
             close(world, name)
     world.nodes, world.roots, world.jobs, world.exports = {}, {}, {}, {}

@@ -232,8 +232,8 @@ def added_is_on_disk_at_once(check_storable: Any) -> Any:
 
 @wrong_effect("a disk that is opened read-only has its bitmaps in use", opening, "attach")
 def read_only_uses_bitmaps(attach: Any) -> Any:
-    def used(world: State, name: str, drive: str | None, node: Any) -> None:
-        attach(world, name, drive, node)
+    def used(world: State, name: str, node: Any) -> None:
+        attach(world, name, node)
         world.images[node.image] = world.rules.open_image(world.images[node.image])
 
     return used
