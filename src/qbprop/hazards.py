@@ -188,7 +188,7 @@ class Hazards:
             yield DRAINED
         if _backs_up_nothing(actions, before):
             yield EMPTY_DISK
-        if expected.refusal is None and any(map(_is_stored_in_vain, _stored(operation, before))):
+        if expected.refusal is None and _stores_in_vain(operation, before):
             yield EMPTY_STORED
         if isinstance(operation, Restart) and _ends_daemon(operation, before):
             yield DAEMON_END
@@ -224,26 +224,27 @@ def _backs_up_nothing(actions: Sequence[Operation], before: World) -> bool:
     return False
 
 
-def _stored(operation: Operation, before: World) -> Iterator[tuple[Node, int]]:
-    """The disks, with their sizes, whose bitmaps an operation has stored."""
-    for name, node in before.nodes.items():
-        match operation:
-            case CloseDisk(node=reference):
-                due = reference in (name, node.drive)
-            case ReopenDisk(node=reference, read_only=read_only):
-                due = reference == name and read_only
-            case Restart(how=how):
-                due = how != "kill"
-            case _:
-                due = False
-        if due and not node.read_only:
-            yield node, before.size(node)
+def _stores_in_vain(operation: Operation, before: World) -> bool:
+    """Whether an operation stores the bitmaps of a disk without a byte."""
+    return any(
+        _closes(operation, name, node)
+        and not before.size(node)
+        and any(each.persistent and not each.inconsistent for each in node.bitmaps.values())
+        for name, node in before.nodes.items()
+        if not node.read_only
+    )
 
 
-def _is_stored_in_vain(disk: tuple[Node, int]) -> bool:
-    """Whether a disk has persistent bitmaps, and not a byte."""
-    node, size = disk
-    return not size and any(b.persistent and not b.inconsistent for b in node.bitmaps.values())
+def _closes(operation: Operation, name: str, node: Node) -> bool:
+    """Whether an operation closes a node in order, or makes it read-only."""
+    match operation:
+        case CloseDisk(node=reference):
+            return reference in (name, node.drive)
+        case ReopenDisk(node=reference, read_only=read_only):
+            return reference == name and read_only
+        case Restart(how=how):
+            return how != "kill"
+    return False
 
 
 def _ends_daemon(operation: Restart, before: World) -> bool:

@@ -108,11 +108,10 @@ def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> f
     """Note in a summary which QEMU is tested, how, and what is not; the hazards to be shunned."""
     shunned = known_hazards(known_to(driver, options.known))
     summary.skipped = list(skipped(driver, shunned, options.focus))
-    path = str(lab.binaries.system)
-    summary.qemus = [QemuRecord(version=driver.version, path=path)]
-    summary.qemus += [
+    tested = zip((lab.binaries, *lab.others), driver.every_features, strict=True)
+    summary.qemus = [
         QemuRecord(version=features.version, path=str(binaries.system))
-        for binaries, features in zip(lab.others, driver.every_features[1:], strict=True)
+        for binaries, features in tested
     ]
     summary.guest_io = driver.transport
     return shunned

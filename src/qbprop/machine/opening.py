@@ -20,7 +20,7 @@ from qbprop.machine.draws import (
     sited,
 )
 from qbprop.machine.guest import few, new_size
-from qbprop.machine.topology import DETECTS, DISCARDS
+from qbprop.machine.topology import DISCARDS, detects
 from qbprop_model.operations import (
     BITMAPS,
     DRIVES,
@@ -30,7 +30,6 @@ from qbprop_model.operations import (
     BitmapRemove,
     ChangeBitmap,
     CloseDisk,
-    ExportAdd,
     Flush,
     MergeSource,
     OfflineAction,
@@ -55,11 +54,6 @@ OFFLINE: tuple[Literal["merge", "clear", "enable", "disable", "remove"], ...] = 
 HOW: tuple[Literal["quit", "terminate", "kill"], ...] = ("quit", "kill", "kill", "terminate")
 
 
-def closed(world: State) -> list[str]:
-    """The disks whose images exist and are not open."""
-    return [n for n in NODES if n not in world.nodes and f"{n}.0" in world.images]
-
-
 def close_disk(draw: st.DrawFn, world: State) -> CloseDisk:
     """A disk is closed, as it was opened; seldom by its other name, which is refused."""
     name = pick(draw, present(world))
@@ -78,7 +72,7 @@ def open_disk(
         format=world.images[f"{name}.0"].format,
         drive=DRIVES[NODES.index(name)] if as_drive else None,
         discard=discard,
-        detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
+        detect_zeroes=pick(draw, detects(discard)),
         read_only=seldom(draw, 4) if read_only is None else read_only,
     )
 
@@ -103,7 +97,7 @@ def reopen_disk(draw: st.DrawFn, world: State) -> ReopenDisk:
         node=name,
         format=world.images[node.image].format,
         discard=discard,
-        detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
+        detect_zeroes=pick(draw, detects(discard)),
         read_only=node.read_only == seldom(draw, 6),
     )
 
@@ -126,7 +120,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(reopen_disk(draw, scratch))
         else:
             draft.add(close_disk(draw, scratch))
-        for name in closed(scratch):
+        for name in scratch.closed:
             if seldom(draw, 3):
                 draft.add(offline(draw, scratch, name))
             if not scratch.nodes or not seldom(draw, 8):
@@ -160,7 +154,7 @@ def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
     bitmap = pick(draw, (*there, *there, *BITMAPS[:3]))
     others = [
         each
-        for each in closed(world)
+        for each in world.closed
         if each != name
         and world.images[f"{each}.0"].stored
         and (world.images[f"{each}.0"].size == image.size or seldom(draw, 4))
@@ -197,7 +191,7 @@ def again(draw: st.DrawFn, draft: Draft, name: str) -> None:
         draft.add(ReopenDisk(node=name, format=image.format, read_only=False))
     else:
         draft.add(CloseDisk(node=node.drive or name))
-    if name in closed(world):
+    if name in world.closed:
         draft.add(open_disk(draw, world, name, read_only=False))
 
 
@@ -251,24 +245,6 @@ def _restart(draw: st.DrawFn, draft: Draft) -> None:
     count = len(draft.world.qemus)
     another = draft.world.engines[0].qemu + (0 if seldom(draw, 8) else 1 + below(draw, count - 1))
     draft.add(Restart(how=how, qemu=another % count))
-
-
-def refused_opening(draw: st.DrawFn, world: World) -> Operation:
-    """A disk to be closed that is not open, or whose other name it is; or a writable export."""
-    read_only = [name for name in present(world) if world.nodes[name].read_only]
-    if read_only and seldom(draw, 2):
-        return ExportAdd(export="export0", node=pick(draw, read_only), writable=True)
-    empty = [n for n in (*NODES, *DRIVES) if n not in world.nodes and n not in world.roots]
-    if empty and seldom(draw, 2):
-        return CloseDisk(node=pick(draw, empty))
-    if seldom(draw, 2):
-        name = pick(draw, present(world))
-        return pick(draw, (open_disk, open_disk, offline))(draw, world, name)
-    drives = [name for name in present(world) if world.nodes[name].drive is not None]
-    missing = [n for n in NODES if n not in world.nodes and f"{n}.0" not in world.images]
-    if missing and seldom(draw, 2):
-        return OpenDisk(node=pick(draw, missing))
-    return CloseDisk(node=pick(draw, drives or list(empty) or present(world)))
 
 
 def once_more(world: World) -> Iterator[Operation]:

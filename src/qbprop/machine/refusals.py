@@ -25,7 +25,7 @@ from qbprop.machine.draws import (
     sited,
 )
 from qbprop.machine.exports import refused_export
-from qbprop.machine.opening import refused_opening
+from qbprop.machine.opening import offline, open_disk
 from qbprop.machine.topology import add_disk, empty_slots
 from qbprop_model.operations import (
     BAD_BITMAPS,
@@ -38,13 +38,16 @@ from qbprop_model.operations import (
     BitmapAdd,
     BitmapMerge,
     BlockdevBackup,
+    CloseDisk,
     Compat,
     CreateImage,
     Discard,
     DriveBackup,
+    ExportAdd,
     Flush,
     Layer,
     MergeSource,
+    OpenDisk,
     Operation,
     Read,
     RebaseImage,
@@ -70,10 +73,14 @@ REQUESTS: tuple[Callable[..., Operation], ...] = (
 )
 
 
+def free_names(world: State) -> list[str]:
+    """The node and drive names that nothing has."""
+    return [n for n in (*NODES, *DRIVES) if n not in world.nodes and n not in world.roots]
+
+
 def nobody(draw: st.DrawFn, world: State) -> str:
     """A node or drive name that nothing has; where all are taken, any."""
-    names = [n for n in (*NODES, *DRIVES) if n not in world.nodes and n not in world.roots]
-    return pick(draw, names or NODES)
+    return pick(draw, free_names(world) or NODES)
 
 
 def mistaken(draw: st.DrawFn, world: State) -> tuple[str, str]:
@@ -126,10 +133,8 @@ def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
             return replace(good, node=node, name=name, persistent=seldom(draw, 2))
         case 4:
             unfit = [name for name in present(world) if not storable(world, name)]
-            node, name = (
-                pick(draw, unfit or present(world)),
-                pick(draw, (good.name, BAD_BITMAPS[1])),
-            )
+            node = pick(draw, unfit or present(world))
+            name = pick(draw, (good.name, BAD_BITMAPS[1]))
             return replace(good, node=node, name=name, granularity=None, persistent=True)
         case 1:
             return replace(good, granularity=pick(draw, BAD_GRANULARITIES))
@@ -240,6 +245,24 @@ def refused_disk(draw: st.DrawFn, world: World) -> Operation:
         return replace(good, discard="ignore", detect_zeroes="unmap")
     bad = Layer(size=good.layers[0].size, compat="0.10", extended_l2=True)
     return replace(good, layers=(bad, *good.layers[1:]))
+
+
+def refused_opening(draw: st.DrawFn, world: World) -> Operation:
+    """A disk to be closed that is not open, or whose other name it is; or a writable export."""
+    read_only = [name for name in present(world) if world.nodes[name].read_only]
+    if read_only and seldom(draw, 2):
+        return ExportAdd(export="export0", node=pick(draw, read_only), writable=True)
+    empty = free_names(world)
+    if empty and seldom(draw, 2):
+        return CloseDisk(node=pick(draw, empty))
+    if seldom(draw, 2):
+        name = pick(draw, present(world))
+        return pick(draw, (open_disk, open_disk, offline))(draw, world, name)
+    drives = [name for name in present(world) if world.nodes[name].drive is not None]
+    slots = empty_slots(world)
+    if slots and seldom(draw, 2):
+        return OpenDisk(node=NODES[pick(draw, slots)])
+    return CloseDisk(node=pick(draw, drives or empty or present(world)))
 
 
 def refused_transaction(draw: st.DrawFn, world: World) -> Transaction:

@@ -114,6 +114,11 @@ def empty_slots(world: World) -> list[int]:
     ]
 
 
+def detects(discard: Literal["ignore", "unmap"]) -> Sequence[Literal["off", "on", "unmap"]]:
+    """What ``detect-zeroes`` may be beside a ``discard``."""
+    return DETECTS if discard == "unmap" else DETECTS[:3]
+
+
 def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     """A disk in the first empty slot, every other one of about the size of an earlier one."""
     slot = empty_slots(world)[0]
@@ -133,6 +138,6 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
         layers=tuple(chain),
         drive=drive,
         discard=discard,
-        detect_zeroes=pick(draw, DETECTS if discard == "unmap" else DETECTS[:3]),
+        detect_zeroes=pick(draw, detects(discard)),
         faults=faulty,
     )

@@ -101,7 +101,7 @@ def _(operation: op.CloseDisk) -> Plan:
 @plan.register
 def _(operation: op.OpenDisk) -> Plan:
     node, drive, writable = operation.node, operation.drive, not operation.read_only
-    given = _reopened(operation)
+    given = _opened(operation)
     main: Primitive = Command("blockdev-add", given)
     if drive is not None:
         main = _drive_add(drive, given)
@@ -111,7 +111,7 @@ def _(operation: op.OpenDisk) -> Plan:
 @plan.register
 def _(operation: op.ReopenDisk) -> Plan:
     node = operation.node
-    main = Command("blockdev-reopen", {"options": [_reopened(operation)]})
+    main = Command("blockdev-reopen", {"options": [_opened(operation)]})
     guest = (DetachGuest(node), ReattachGuest(node))
     attached = AttachGuest(node, writable=not operation.read_only)
     return Plan(main, prepare=(guest,), then=(attached,))
@@ -122,7 +122,7 @@ def _(operation: op.Restart) -> Plan:
     return Plan(EndQemu(operation.how, operation.qemu))
 
 
-def _reopened(operation: op.OpenDisk | op.ReopenDisk) -> dict[str, object]:
+def _opened(operation: op.OpenDisk | op.ReopenDisk) -> dict[str, object]:
     """The options of a disk whose images exist."""
     return {
         "driver": operation.format,
