@@ -26,7 +26,7 @@ class Cluster:
         self._stack = stack
         self._file = folder / "scheduler.json"
         self._start("scheduler", "--port", "0", "--scheduler-file", str(self._file))
-        wait_until(self._file.exists)
+        wait_until(lambda: self._file.exists() and bool(self._file.read_text()))
         self.address = str(json.loads(self._file.read_text())["address"])
 
     def add_worker(self) -> subprocess.Popen[bytes]:

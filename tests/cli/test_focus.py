@@ -19,7 +19,7 @@ from tests.cli.run import qbprop
 def test_examples_keep_to_the_subjects_that_are_asked_for(
     focus: str, done: set[str], left: set[str], tmp_path: Path
 ) -> None:
-    words = ("--focus", focus, "--seed", "3", "--max-examples", "30", "--max-time", "10m", "--json")
+    words = ("--focus", focus, "--seed", "3", "--max-examples", "60", "--max-time", "10m", "--json")
     told = json.loads(qbprop("fuzz", *words, "--out", tmp_path / "out").stdout)
     succeeded = {name for name, counts in told["outcomes"].items() if counts["ok"]}
     assert done <= succeeded
