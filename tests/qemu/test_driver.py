@@ -13,7 +13,7 @@ from qbprop.qemu.driver import Driver
 from qbprop.qemu.monitor import Command, QemuDied, QemuSilent
 from qbprop.qemu.observation import Refused
 from qbprop_model import operations as op
-from qbprop_model.data import Stamp
+from qbprop_model.data import Bytes, Stamp
 from qbprop_model.expectation import BitmapState
 
 MIB = 1 << 20
@@ -353,6 +353,21 @@ def test_an_interrupted_qemu_is_replaced(driver: Driver, monkeypatch: pytest.Mon
             driver.perform(op.BitmapAdd(node="drive0", name="bitmap0"))
     driver.reset()
     assert driver.launches == launches + 1
+
+
+def test_an_interrupted_comparison_asks_nothing_more(driver: Driver) -> None:
+    driver.perform(op.CreateImage(image="target0", layer=op.Layer(size=MIB, format="raw")))
+    driver.perform(op.CreateImage(image="target1", layer=op.Layer(size=MIB), backing="target0"))
+    asked: list[int] = []
+
+    class Interrupting(Pieces):
+        def render(self, offset: int, length: int) -> Bytes:
+            asked.append(driver.round_trips)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        driver.differences("target1", Interrupting(MIB, {0: b"\1"}))
+    assert asked == [driver.round_trips]
 
 
 def test_the_exchange_can_be_read(driver: Driver) -> None:

@@ -121,7 +121,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         else:
             draft.add(close_disk(draw, scratch))
         for name in scratch.closed:
-            if seldom(draw, 3):
+            if scratch.jobs or seldom(draw, 3):
                 draft.add(offline(draw, scratch, name))
             if not scratch.nodes or not seldom(draw, 8):
                 draft.add(open_disk(draw, scratch, name))

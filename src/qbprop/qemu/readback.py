@@ -1,7 +1,5 @@
 """The bytes of disks and targets read back and compared, over each way that there is."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 from qbprop.qemu.contents import Difference, RawFile, first_difference
@@ -44,22 +42,25 @@ class Reader:
             if through == "program" or self._guest.name != "nbd":
                 with RawFile(self._images.flatten(file), scratch=True) as source:
                     return first_difference(source, expected)
-            with self._opened(file):
-                return first_difference(self._guest.source(READER_NODE), expected)
+            return self._through_reader(file, expected)
         except RequestRefused as request:
             return request.refused
 
-    @contextmanager
-    def _opened(self, file: str) -> Iterator[None]:
-        """Open a file read-only as READER_NODE, reachable for the guest."""
+    def _through_reader(self, file: str, expected: Contents) -> Difference | Refused | None:
+        """Compare through READER_NODE, opened read-only.
+
+        A refusal leaves nothing open. All else leaves everything as it is, and asks nothing more
+        of a QEMU that may be silent: the driver does not use it again.
+        """
         options = image_options(READER_NODE, file) | {"read-only": True}
         options = resolve(options, self._images.format_of)
         accepted(self._monitor.execute(Command("blockdev-add", options)))
+        self._guest.attach(READER_NODE, writable=False)
+        found: Difference | Refused | None
         try:
-            self._guest.attach(READER_NODE, writable=False)
-            try:
-                yield
-            finally:
-                self._guest.detach(READER_NODE)
-        finally:
-            accepted(self._monitor.execute(Command("blockdev-del", {"node-name": READER_NODE})))
+            found = first_difference(self._guest.source(READER_NODE), expected)
+        except RequestRefused as request:
+            found = request.refused
+        self._guest.detach(READER_NODE)
+        accepted(self._monitor.execute(Command("blockdev-del", {"node-name": READER_NODE})))
+        return found
