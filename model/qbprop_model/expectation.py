@@ -38,6 +38,7 @@ class Reason(StrEnum):
     PERSISTENT_IN_OLD_IMAGE = auto()  # 3: qcow2 version 2
     PERSISTENT_NAME_TOO_LONG = auto()  # 3
     PERSISTENT_TOO_LARGE = auto()  # 3, 8.7
+    MIGRATED_NAME_TOO_LONG = auto()  # 8.10
     ABORTED = auto()  # 3.2
     GROUPED_UNSUPPORTED = auto()  # 3.2
     PAST_END = auto()  # 1.2: guest I/O across or past the end

@@ -222,8 +222,8 @@ class CloseDisk(Operation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenDisk(Operation):
-    """Open the images of a disk that was closed, as node ``node`` and perhaps a drive.
+class Opening:
+    """How a disk whose images exist is opened: as node ``node``, and perhaps as a drive.
 
     ``format`` is that of the top layer. Otherwise as :class:`AddDisk`.
     """
@@ -234,6 +234,11 @@ class OpenDisk(Operation):
     discard: Literal["ignore", "unmap"] = "ignore"
     detect_zeroes: Literal["off", "on", "unmap"] = "off"
     read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenDisk(Operation, Opening):
+    """Open the images of a disk that was closed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +268,35 @@ class Restart(Operation):
 
     def __post_init__(self) -> None:
         _natural("qemu", self.qemu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renaming:
+    """Bitmap ``name`` of disk ``node`` is called ``to`` behind a migration."""
+
+    node: str
+    name: str
+    to: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migrate(Operation):
+    """Live migration to a new QEMU, which opens ``disks`` on the same images; the old one ends.
+
+    With ``bitmaps`` (the capability ``dirty-bitmaps``) all of them go along, or with a
+    ``mapping`` (the parameter ``block-bitmap-mapping``) those that it names. ``qemu`` is the
+    number of the new QEMU, as in :class:`Restart`.
+    """
+
+    disks: tuple[Opening, ...] = ()
+    bitmaps: bool = True
+    mapping: tuple[Renaming, ...] | None = None
+    qemu: int = 0
+
+    def __post_init__(self) -> None:
+        _natural("qemu", self.qemu)
+        if self.mapping is not None and not self.bitmaps:
+            raise InvalidOperationError("'mapping' needs 'bitmaps'")
 
 
 # --- guest I/O -----------------------------------------------------------------------------
@@ -743,6 +777,7 @@ OPERATIONS: tuple[type[Operation], ...] = (
     OpenDisk,
     ReopenDisk,
     Restart,
+    Migrate,
     Read,
     Flush,
     Write,

@@ -49,12 +49,14 @@ class Node:
 class Engine:
     """A QEMU process: the number of its QEMU, and what that is like.
 
-    ``before``: the number of the QEMU that it came after.
+    ``before``: the number of the QEMU that it came after. ``mapped``: it was told what bitmaps
+    are called behind a migration, which cannot be taken back.
     """
 
     traits: Traits = field(default_factory=Traits)
     qemu: int = 0
     before: int = 0
+    mapped: bool = False
 
 
 @dataclass(frozen=True)

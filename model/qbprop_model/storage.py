@@ -1,6 +1,6 @@
 """Persistent bitmaps: what an image stores when it is closed, and what comes back (semantics 8)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from qbprop_model.bitmap import Bitmap, BitmapRules, ceil_div
@@ -12,6 +12,9 @@ NAME_LIMIT = 1023
 
 STORED_LIMIT = 1 << 29
 """Most bytes that the bits of one stored bitmap may take."""
+
+ALIAS_LIMIT = 255
+"""The longest name of a bitmap in a migration, in bytes of UTF-8."""
 
 
 class StorageRules(BitmapRules):
@@ -68,6 +71,27 @@ class StorageRules(BitmapRules):
             return stored
         clean = self.add(size, stored.granularity, disabled=True)
         return replace(clean, persistent=True, inconsistent=True)
+
+    def check_migrating(self, name: str, bitmap: Bitmap, *, mapped: bool) -> None:
+        """Refuse a migration for a bitmap that goes along, ``mapped`` under an alias (8.10)."""
+        obstacle = self.obstacle(bitmap, "change")
+        if obstacle is not None:
+            raise Refused(obstacle, name)
+        if not mapped and len(name.encode()) > ALIAS_LIMIT:
+            raise Refused(Reason.MIGRATED_NAME_TOO_LONG, name)
+
+    def migrate(self, bitmap: Bitmap) -> Bitmap:
+        """A bitmap as it comes out of a migration: bit for bit, flag for flag (8.10)."""
+        return bitmap
+
+    def hand_over(self, image: Image, stays: Mapping[str, Bitmap], goes: Collection[str]) -> Image:
+        """The file when a migration closes it: bitmaps that do not go along are stored (8.10).
+
+        What the file has of the others stays as it is: in use.
+        """
+        in_use = {name: each for name, each in image.stored.items() if name in goes}
+        closed = self.close_image(image, stays)
+        return replace(closed, stored={**in_use, **closed.stored})
 
     def reopen(self, bitmap: Bitmap, *, read_only: bool) -> Bitmap:
         """A bitmap when its node is made read-only, or writable again (8.4)."""

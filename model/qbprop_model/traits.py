@@ -34,6 +34,7 @@ class Traits:
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     ``human_monitor_command``: there is a human monitor, which adds drives, writes compressed data
     and holds writes (10.1); a storage daemon has none.
+    ``migrate``: there is live migration; a storage daemon has none.
     """
 
     groups_checked_first: bool = False
@@ -49,3 +50,4 @@ class Traits:
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True
     human_monitor_command: bool = True
+    migrate: bool = True

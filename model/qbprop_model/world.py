@@ -37,7 +37,7 @@ class World(State):
             raise InvalidOperationError(f"there is no engine {operation.engine}")
         if self.held:
             check_beside(operation, self)
-        before = self.named_bitmaps()
+        before, engine = self.named_bitmaps(), self.engines[operation.engine]
         trial = self.copy()
         trial.begin_step()
         try:
@@ -55,8 +55,11 @@ class World(State):
             trial.check_seen()
             self.__dict__.update(trial.__dict__)
         after = self.named_bitmaps()
+        moved = self.engines[operation.engine] is not engine
         changed = {
-            key: bitmap for key, bitmap in after.items() if bitmap.differs_from(before.get(key))
+            key: bitmap
+            for key, bitmap in after.items()
+            if moved or bitmap.differs_from(before.get(key))
         }
         return self._expect(outcome, changed)
 

@@ -20,6 +20,7 @@ from qbprop_model.operations import (
     ChangeBitmap,
     CloseDisk,
     DriveBackup,
+    Migrate,
     Operation,
     ReopenDisk,
     Resize,
@@ -80,6 +81,18 @@ EMPTY_STORED = Hazard(
     frozenset({"reply", "fields"}),
     lasting=True,
 )
+UNMAPPED = Hazard(
+    "a migration beside a bitmap that cannot go along and is not to", frozenset({"reply"})
+)
+COARSE_MIGRATION = Hazard(
+    "the migration of a coarse bitmap of a huge disk", frozenset({"hang", "crash"})
+)
+HALF_ACTIVE = Hazard(
+    "a migration of drives and a node that is none",
+    frozenset({"fields", "reply", "crash"}),
+    lasting=True,
+)
+EMPTY_MIGRATION = Hazard("the migration of a bitmap of an empty disk", frozenset({"crash"}))
 DAEMON_END = Hazard("the orderly end of a storage daemon", frozenset(KINDS), lasting=True)
 
 HAZARDS = (
@@ -101,12 +114,22 @@ HAZARDS = (
     EMPTY_DISK,
     EMPTY_STORED,
     ENDLESS_RESIZE,
+    UNMAPPED,
+    COARSE_MIGRATION,
+    EMPTY_MIGRATION,
+    HALF_ACTIVE,
     DAEMON_END,
 )
 """All of them; where several explain a finding, the first in this order names it.
 
 What crashes QEMU in its own step each time comes before what may show itself at any time later.
 """
+
+CHUNK = 8 * 1024
+"""Bits of a bitmap that QEMU migrates at once."""
+
+CHUNK_LIMIT = 2**32 * 512
+"""Bytes of a disk: QEMU counts in 32 bits how many sectors the bits are for."""
 
 LARGEST_DISK = 2**63 - 2**30
 """Bytes: no QEMU makes a disk larger than that."""
@@ -192,6 +215,8 @@ class Hazards:
             yield EMPTY_STORED
         if isinstance(operation, Restart) and _ends_daemon(operation, before):
             yield DAEMON_END
+        if isinstance(operation, Migrate):
+            yield from _migrated(operation, before)
         if isinstance(operation, ChangeBitmap) and _empties(operation, before):
             yield EMPTY_STORED
         if isinstance(operation, WriteCompressed):
@@ -244,6 +269,8 @@ def _closes(operation: Operation, name: str, node: Node) -> bool:
             return reference == name and read_only
         case Restart(how=how):
             return how != "kill"
+        case Migrate():
+            return True
     return False
 
 
@@ -251,6 +278,32 @@ def _ends_daemon(operation: Restart, before: World) -> bool:
     """Whether a storage daemon, which has no human monitor, ends with something open."""
     daemon = not before.traits.human_monitor_command
     return daemon and operation.how != "kill" and bool(before.nodes)
+
+
+def _migrated(operation: Migrate, before: World) -> Iterator[Hazard]:
+    """What a migration provokes."""
+    for drives in (
+        (node.drive for node in before.nodes.values()),
+        (d.drive for d in operation.disks),
+    ):
+        if len({drive is None for drive in drives}) > 1:
+            yield HALF_ACTIVE
+    if not operation.bitmaps:
+        return
+    bitmaps = before.named_bitmaps()
+    goes = set(bitmaps)
+    if operation.mapping is not None:
+        goes = {(each.node, each.name) for each in operation.mapping}
+    nodes = {node for node, _ in goes}
+    for key, bitmap in bitmaps.items():
+        size = before.size(before.nodes[key[0]])
+        stuck = bitmap.busy or bitmap.read_only or bitmap.inconsistent
+        if stuck and key not in goes and key[0] in nodes:
+            yield UNMAPPED
+        if key in goes and min(CHUNK * bitmap.granularity, size) >= CHUNK_LIMIT:
+            yield COARSE_MIGRATION
+        if key in goes and not size:
+            yield EMPTY_MIGRATION
 
 
 def _empties(operation: ChangeBitmap, before: World) -> bool:

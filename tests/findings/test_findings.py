@@ -15,7 +15,7 @@ from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 from qbprop.replay import play
 from qbprop.trace import read_trace
-from qbprop_model.operations import AddDisk, DriveBackup, Layer
+from qbprop_model.operations import AddDisk, DriveBackup, InvalidOperationError, Layer
 
 ROOT = Path(__file__).parents[2]
 TRACES = sorted((ROOT / "src/qbprop/known_traces").glob("*.jsonl"))
@@ -70,7 +70,10 @@ def test_no_operation_can_be_left_out(path: Path, pytestconfig: pytest.Config) -
         skip_where_unknown(path, session.driver.version)
         for index in range(len(operations)):
             shorter = operations[:index] + operations[index + 1 :]
-            finding = play(session, [shorter])
+            try:
+                finding = play(session, [shorter])
+            except InvalidOperationError:
+                continue  # the others make no sense without it
             if finding is not None and finding.symptom.startswith(f"{finding.kind} after end"):
                 continue  # the end of the example did what the operation does
             assert finding is None or PAGES.get(finding.id) != PAGES[trace.header.finding.id]

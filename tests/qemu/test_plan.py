@@ -46,6 +46,10 @@ EVERY = [
     op.OpenDisk(node="drive0", drive="device0", read_only=True),
     op.ReopenDisk(node="drive0", read_only=True),
     op.Restart(how="kill"),
+    op.Migrate(
+        disks=(op.Opening(node="drive0"),),
+        mapping=(op.Renaming(node="drive0", name="bitmap0", to="bitmap1"),),
+    ),
     op.Read(node="drive0", offset=0, length=1),
     op.Flush(node="drive0"),
     op.Write(node="drive0", offset=0, length=1, fill=1),

@@ -340,6 +340,16 @@ CASES += [
     (Reason.PERSISTENT_IN_OLD_IMAGE, "", [OLD, add(persistent=True)]),
     (Reason.PERSISTENT_NAME_TOO_LONG, "", [DISK, add("x" * 1024, persistent=True)]),
     (Reason.PERSISTENT_TOO_LARGE, "", [HUGE, add(persistent=True, granularity=512)]),
+    (
+        Reason.MIGRATED_NAME_TOO_LONG,
+        LONG,
+        [DISK, add(LONG), op.Migrate(disks=(op.Opening(node="drive0"),))],
+    ),
+    (
+        Reason.BITMAP_BUSY,
+        "b",
+        [DISK, add(disabled=True), SHARED, op.Migrate(disks=(op.Opening(node="drive0"),))],
+    ),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.CloseDisk(node="drive0")]),
     (Reason.NO_NODE_TO_CLOSE, "device0", [op.CloseDisk(node="device0")]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.ReopenDisk(node="drive0")]),
@@ -417,8 +427,8 @@ def test_every_reason_is_provoked() -> None:
 )
 def test_qemu_says_it_like_this(driver: Driver, case: Case) -> None:
     reason, subject, operations = case
-    launches = driver.launches + sum(isinstance(each, op.Restart) for each in operations)
     driver.reset()
+    launches = driver.launches + sum(isinstance(each, op.Restart) for each in operations)
     *before, last = operations
     for each in before:
         assert driver.perform(each, rests=RESTS.get(each)).refused is None

@@ -10,7 +10,7 @@ from qbprop_model.operations import (
     CreateImage,
     InvalidOperationError,
     Layer,
-    OpenDisk,
+    Opening,
     RebaseImage,
     ReopenDisk,
 )
@@ -64,7 +64,7 @@ def _(op: AddDisk, world: State) -> Outcome:
     return Outcome()
 
 
-def check_options(op: AddDisk | OpenDisk | ReopenDisk) -> None:
+def check_options(op: AddDisk | Opening | ReopenDisk) -> None:
     """Refuse options that do not go together (1.2); ``drive_add`` lets them pass."""
     drive = None if isinstance(op, ReopenDisk) else op.drive
     if op.detect_zeroes == "unmap" and op.discard != "unmap" and drive is None:

@@ -16,6 +16,7 @@ from qbprop_model.operations import (
     CloseDisk,
     InvalidOperationError,
     OpenDisk,
+    Opening,
     OpenOutcomeError,
     ReopenDisk,
     ResizeImage,
@@ -90,7 +91,7 @@ def opened(world: State, name: str, *, read_only: bool) -> Node:
     return Node(image=name, read_only=read_only, bitmaps=bitmaps)
 
 
-def check_format(op: OpenDisk | ReopenDisk | ChangeBitmap | ResizeImage, image: Image) -> None:
+def check_format(op: Opening | ReopenDisk | ChangeBitmap | ResizeImage, image: Image) -> None:
     """The format must be the image's own."""
     if op.format == "raw" and image.format != "raw":
         raise InvalidOperationError("a qcow2 file read as raw has no stated size")

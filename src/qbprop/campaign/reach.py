@@ -14,6 +14,7 @@ from qbprop_model.operations import (
     Discard,
     DriveBackup,
     ExportAdd,
+    Migrate,
     Operation,
     ReadDirtyExtents,
     ReopenDisk,
@@ -43,7 +44,7 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
             yield from _export(operation)
         case ReadDirtyExtents():
             yield "dirty extents", _share(operation, expected)
-        case CloseDisk() | ReopenDisk() | Restart():
+        case CloseDisk() | ReopenDisk() | Restart() | Migrate():
             yield from _passed(operation, state)
         case BitmapMerge() | DriveBackup() | BlockdevBackup():
             yield from _action(operation, expected, state)
@@ -60,7 +61,7 @@ def _passed(operation: Operation, state: State) -> Iterator[tuple[str, str]]:
                 yield heading, flag
         if not bitmap.recording:
             yield heading, "disabled"
-    if len(state.qemus) > 1 and isinstance(operation, Restart) and state.images:
+    if len(state.qemus) > 1 and isinstance(operation, Restart | Migrate) and state.images:
         engine = state.engines[operation.engine]
         yield "crossings", f"{engine.before} to {engine.qemu}"
 

@@ -15,7 +15,7 @@ from qbprop.qemu.plan import awaiting, plan
 from qbprop.qemu.primitives import Plan, resolve
 from qbprop.session import rests
 from qbprop_model.expectation import Refusal
-from qbprop_model.operations import Operation, Restart
+from qbprop_model.operations import Migrate, Operation, Restart
 from qbprop_model.rules import Rules
 from qbprop_model.traits import Traits
 from qbprop_model.world import World
@@ -102,8 +102,10 @@ def tell(
         world = World(rules, traits)
         scenes = []
         for number, operation in enumerate(example, sum(map(len, told)) + 1):
-            if isinstance(operation, Restart) and operation.qemu:
+            if isinstance(operation, Restart | Migrate) and operation.qemu:
                 raise ExportError("a reproducer has one QEMU; `qbprop replay --cross` plays this")
+            if isinstance(operation, Migrate):
+                raise ExportError("a reproducer has one QEMU at a time; `qbprop replay` plays this")
             formats = {f"{name}{SUFFIX}": image.format for name, image in world.images.items()}
             expected = world.apply(operation)
             rested = rests(expected)

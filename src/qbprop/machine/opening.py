@@ -1,7 +1,8 @@
 """Disks closed, opened and reopened, and QEMU ended: what of bitmaps and data survives."""
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, TypeVar
 
 from hypothesis import strategies as st
 
@@ -30,11 +31,15 @@ from qbprop_model.operations import (
     BitmapRemove,
     ChangeBitmap,
     CloseDisk,
+    ExportDel,
     Flush,
     MergeSource,
+    Migrate,
     OfflineAction,
     OpenDisk,
+    Opening,
     Operation,
+    Renaming,
     ReopenDisk,
     ResizeImage,
     Restart,
@@ -43,9 +48,11 @@ from qbprop_model.operations import (
 from qbprop_model.state import Node, State
 from qbprop_model.world import World
 
-KINDS = ("close", "restart", "reopen", "close")
-CROSSING = ("restart", "restart", "close", "restart", "reopen")
-"""Ways to close disks; only a restart crosses to another QEMU."""
+Disk = TypeVar("Disk", bound=Opening)
+
+KINDS = ("close", "restart", "reopen", "migrate", "close")
+CROSSING = ("restart", "restart", "migrate", "close", "restart", "reopen")
+"""Ways to close disks; only a restart and a migration cross to another QEMU."""
 
 OFFLINE: tuple[Literal["merge", "clear", "enable", "disable", "remove"], ...] = (
     *("merge", "disable", "enable"),
@@ -65,9 +72,16 @@ def open_disk(
     draw: st.DrawFn, world: State, name: str, *, read_only: bool | None = None
 ) -> OpenDisk:
     """A disk that is closed is opened, one in four times read-only."""
+    return opening(OpenDisk, draw, world, name, read_only=read_only)
+
+
+def opening(
+    cls: type[Disk], draw: st.DrawFn, world: State, name: str, *, read_only: bool | None
+) -> Disk:
+    """How a disk is opened whose images exist."""
     discard = pick(draw, DISCARDS)
     as_drive = world.traits.human_monitor_command and seldom(draw, 3)
-    return OpenDisk(
+    return cls(
         node=name,
         format=world.images[f"{name}.0"].format,
         drive=DRIVES[NODES.index(name)] if as_drive else None,
@@ -116,6 +130,8 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         kind = pick(draw, KINDS if len(scratch.qemus) == 1 else CROSSING)
         if kind == "restart":
             _restart(draw, draft)
+        elif kind == "migrate" and _may_migrate(scratch):
+            _migrate(draw, draft)
         elif kind == "reopen" and reopenable(scratch):
             draft.add(reopen_disk(draw, scratch))
         else:
@@ -125,7 +141,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
                 draft.add(offline(draw, scratch, name))
             if not scratch.nodes or not seldom(draw, 8):
                 draft.add(open_disk(draw, scratch, name))
-        uses = pick(draw, (3, 1, 5) if kind == "restart" else (1, 0, 2, 4))
+        uses = pick(draw, (3, 1, 5) if kind in ("restart", "migrate") else (1, 0, 2, 4))
         for _ in range(uses if scratch.nodes else 0):
             draft.add(*_use(draw, scratch))
     for name in present(scratch):
@@ -242,9 +258,65 @@ def _restart(draw: st.DrawFn, draft: Draft) -> None:
             name, bitmap = pick(draw, stored)
             draft.add(BitmapRemove(node=name, name=bitmap))
         draft.add(*(Flush(node=name) for name in present(world) if world.nodes[name].unflushed))
-    count = len(draft.world.qemus)
-    another = draft.world.engines[0].qemu + (0 if seldom(draw, 8) else 1 + below(draw, count - 1))
-    draft.add(Restart(how=how, qemu=another % count))
+    draft.add(Restart(how=how, qemu=_next_qemu(draw, draft.world)))
+
+
+def _next_qemu(draw: st.DrawFn, world: World) -> int:
+    """The number of the QEMU that comes next; mostly another one, where there are several."""
+    count = len(world.qemus)
+    another = world.engines[0].qemu + (0 if seldom(draw, 8) else 1 + below(draw, count - 1))
+    return another % count
+
+
+def _may_migrate(world: World) -> bool:
+    """Whether what a migration leads to is known, once exports have ended."""
+    active = any(job.active for job in world.jobs.values())
+    return world.traits.migrate and not (active or world.held or world.faults or world.torn)
+
+
+def _migrate(draw: st.DrawFn, draft: Draft) -> None:
+    """All disks go to a new QEMU, mostly with their bitmaps; exports mostly end before."""
+    world = draft.world
+    if not seldom(draw, 6):
+        draft.add(*(ExportDel(export=export, mode="hard") for export in sorted(world.exports)))
+    stuck = _stuck(world)
+    mapped = world.engines[0].mapped or seldom(draw, 3) or bool(stuck and not seldom(draw, 4))
+    bitmaps = not seldom(draw, 6)
+    mapping = _mapping(draw, world, stuck) if bitmaps and mapped else None
+    disks, all_drives = [], seldom(draw, 3)
+    for name in present(world):
+        node = world.nodes[name]
+        disk = opening(Opening, draw, world, name, read_only=node.read_only)
+        as_drive = all_drives or (mapping is None and node.drive is not None) or seldom(draw, 20)
+        drive = DRIVES[NODES.index(name)] if as_drive else None
+        disks.append(replace(disk, drive=drive))
+    draft.add(
+        Migrate(disks=tuple(disks), bitmaps=bitmaps, mapping=mapping, qemu=_next_qemu(draw, world))
+    )
+
+
+def _stuck(world: World) -> frozenset[str]:
+    """The disks with bitmaps that cannot go along."""
+    bitmaps = world.named_bitmaps().items()
+    return frozenset(
+        node for (node, _), each in bitmaps if each.busy or each.read_only or each.inconsistent
+    )
+
+
+def _mapping(draw: st.DrawFn, world: World, stuck: frozenset[str]) -> tuple[Renaming, ...]:
+    """Bitmaps that go along, under other names or their own; seldom of a disk that is stuck."""
+    mapping = []
+    for name in present(world):
+        if name in stuck and not seldom(draw, 3):
+            continue
+        bitmaps = sorted(world.nodes[name].bitmaps)
+        goes = [bitmap for bitmap in bitmaps if not seldom(draw, 6)]
+        free = [name for name in BITMAPS if name in goes or name not in bitmaps]
+        for bitmap in goes:
+            to = bitmap if bitmap in free and not seldom(draw, 3) else pick(draw, free)
+            free.remove(to)
+            mapping.append(Renaming(node=name, name=bitmap, to=to))
+    return tuple(mapping)
 
 
 def once_more(world: World) -> Iterator[Operation]:

@@ -7,7 +7,7 @@ replaces it when that fails or when it died, hung or was left in an unknown stat
 import importlib.util
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -21,11 +21,12 @@ from qbprop.qemu.features import Features
 from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.guest_hmp import HmpGuest
 from qbprop.qemu.images import Images
+from qbprop.qemu.migration import INCOMING, UNANNOUNCED, migrate
 from qbprop.qemu.monitor import Command, Error, QemuGone
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import awaiting, plan, target_file
-from qbprop.qemu.primitives import EndQemu, GuestRequest
+from qbprop.qemu.primitives import EndQemu, GuestRequest, MigrateQemu
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import (
     EXPORTS_QUERY,
@@ -48,6 +49,7 @@ from qbprop_model.operations import (
     ExportAdd,
     ExportDel,
     Flush,
+    Migrate,
     OpenDisk,
     Operation,
     Read,
@@ -66,6 +68,17 @@ Bitmaps = Collection[tuple[str, str]]
 """Bitmaps as (node, bitmap name)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A QEMU, and what works on it."""
+
+    process: QemuProcess
+    guest: GuestIo
+    clients: ExportClients
+    performer: Performer
+    reader: Reader
+
+
 class Driver:
     """One QEMU in ``folder`` that operations are performed on.
 
@@ -75,7 +88,7 @@ class Driver:
     Raises EnvironmentProblem when QEMU or the transport is not to be had.
     """
 
-    _process: QemuProcess
+    _now: _Launched
 
     def __init__(
         self,
@@ -99,6 +112,9 @@ class Driver:
         """What each QEMU can do, by number."""
         self._launch(0)
         self.every_features = (self.features, *map(self._asked, others))
+        if others and self.features.announces_switchover:
+            self._now.process.kill()
+            self._launch(0)
 
     def __enter__(self) -> Self:
         """The driver itself."""
@@ -116,7 +132,7 @@ class Driver:
     @property
     def features(self) -> Features:
         """What this QEMU can do."""
-        return self._process.features
+        return self._now.process.features
 
     @property
     def version(self) -> str:
@@ -126,17 +142,17 @@ class Driver:
     @property
     def transport(self) -> str:
         """How guest requests travel: "nbd" or "hmp"."""
-        return self._guest.name
+        return self._now.guest.name
 
     @property
     def process(self) -> QemuProcess:
         """The QEMU of now; another one after a relaunch."""
-        return self._process
+        return self._now.process
 
     @property
     def round_trips(self) -> int:
         """How often QMP commands were sent so far; those that went together count once."""
-        return self._earlier_round_trips + self._process.monitor.round_trips
+        return self._earlier_round_trips + self._now.process.monitor.round_trips
 
     @property
     def timeout(self) -> float:
@@ -145,7 +161,7 @@ class Driver:
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        self._timeout = self._process.monitor.timeout = self._images.timeout = seconds
+        self._timeout = self._now.process.monitor.timeout = self._images.timeout = seconds
 
     def perform(
         self,
@@ -177,12 +193,17 @@ class Driver:
             planned = awaiting(plan(operation), rests)
             if isinstance(planned.main, EndQemu):
                 return self._restart(planned.main)
+            if isinstance(planned.main, MigrateQemu):
+                observation = self._migrate(planned.main, digests)
+                if observation.refused is None:
+                    self._note(operation)
+                return lambda: observation
             queries = [digest_query(node, name) for node, name in digests]
             nodes = not _reaches_no_node(operation)
             queries += [NODES_QUERY] if nodes else []
-            jobs = planned.settle or (nodes and self._performer.jobs)
+            jobs = planned.settle or (nodes and self._now.performer.jobs)
             queries += [JOBS_QUERY] if jobs else []
-            performed = self._performer.start(planned, queries, rests)
+            performed = self._now.performer.start(planned, queries, rests)
             self._under_way = True
 
         def finish() -> Observation:
@@ -197,10 +218,38 @@ class Driver:
 
     def _restart(self, step: EndQemu) -> Callable[[], Observation]:
         """End QEMU, and launch another one on the same images."""
-        said = self._process.end(step.how)
+        said = self._now.process.end(step.how)
         self._launch(step.qemu)
         observed = self.observe()
         return lambda: replace(observed, stderr=said + observed.stderr)
+
+    def _migrate(self, step: MigrateQemu, digests: Bitmaps) -> Observation:
+        """Migrate to a new QEMU that has the disks; where that fails all is as before."""
+        self._migrated = True
+        old = self._now
+        new = self._launched(step.qemu, *INCOMING)
+        said = ""
+        try:
+            opened = [new.performer.start(disk)() for disk in step.disks]
+            refused = next((each.refused for each in opened if each.refused is not None), None)
+            if refused is None:
+                for node in self._disks:
+                    old.guest.detach(node)
+                refused = migrate(old.process, new.process, step)
+            if refused is None:
+                said = old.process.end("quit")
+        except RequestRefused as request:
+            refused = request.refused
+        except BaseException:
+            new.process.kill()
+            raise
+        if refused is not None:
+            new.process.kill()
+            return replace(self.observe(digests), refused=refused)
+        self._earlier_round_trips += old.process.monitor.round_trips
+        self._take(step.qemu, new)
+        observed = self.observe(digests)
+        return replace(observed, stderr=said + observed.stderr)
 
     def can_perform(self, operation: Operation) -> bool:
         """Whether this QEMU, and what is installed here, allow for an operation."""
@@ -209,6 +258,9 @@ class Driver:
                 return importlib.util.find_spec("nbd") is not None
             case ReopenDisk():
                 return self.features.blockdev_reopen
+            case Migrate(mapping=mapping, qemu=number) if mapping is not None:
+                sides = (self.features, *self.every_features[number : number + 1])
+                return all(each.bitmap_mapping for each in sides)
             case ExportAdd(bitmaps=bitmaps):
                 far = any(bitmap.node is not None for bitmap in bitmaps)
                 features = self.features
@@ -220,15 +272,15 @@ class Driver:
         with self._tainting():
             queries = [digest_query(node, name) for node, name in digests]
             queries += [NODES_QUERY, JOBS_QUERY]
-            replies = self._process.monitor.execute_all(queries)
-            events = self._process.monitor.events()
+            replies = self._now.process.monitor.execute_all(queries)
+            events = self._now.process.monitor.events()
             return self._observation(Outcome(replies=replies, events=events), digests, queries)
 
     def read_disk(self, node: str, start: int, length: int) -> Bytes | Refused:
         """Read from an open disk as a guest does. Raises the gone exceptions."""
         with self._tainting():
             try:
-                data = self._guest.perform(GuestRequest(node, "read", start, length))
+                data = self._now.guest.perform(GuestRequest(node, "read", start, length))
             except RequestRefused as request:
                 return request.refused
             assert data is not None
@@ -246,8 +298,8 @@ class Driver:
         """
         with self._tainting():
             if name in self._disks:
-                return self._reader.disk(name, expected)
-            return self._reader.image(target_file(name), expected, through)
+                return self._now.reader.disk(name, expected)
+            return self._now.reader.image(target_file(name), expected, through)
 
     def allocated(self, node: str) -> Sequence[tuple[int, int]] | Refused | None:
         """The byte ranges that an open disk's top layer has; None where QEMU does not tell.
@@ -256,7 +308,7 @@ class Driver:
         """
         with self._tainting():
             try:
-                return self._guest.allocated(node)
+                return self._now.guest.allocated(node)
             except RequestRefused as request:
                 return request.refused
 
@@ -266,7 +318,7 @@ class Driver:
         Raises the gone exceptions.
         """
         self._tainted = True
-        monitor, img = self._process.monitor, self._qemus[self._number].img
+        monitor, img = self._now.process.monitor, self._qemus[self._number].img
         return dirty_ranges(monitor, img, self._folder, node, bitmap)
 
     @contextmanager
@@ -297,17 +349,18 @@ class Driver:
         new one is launched. Raises EnvironmentProblem if that cannot be.
         """
         try:
-            clean = not (self._tainted or self._under_way or self._number) and self._close_all()
+            other = self._number or self._migrated
+            clean = not (self._tainted or self._under_way or other) and self._close_all()
         except QemuGone:
             clean = False
         if not clean:
-            self._process.kill()
+            self._now.process.kill()
             self._launch(0)
         self._images.delete_all()
 
     def close(self) -> None:
         """End QEMU, whatever state it is in, and delete its images."""
-        self._process.kill()
+        self._now.process.kill()
         self._images.delete_all()
 
     def _asked(self, binaries: Binaries) -> Features:
@@ -317,17 +370,30 @@ class Driver:
 
     def _launch(self, number: int) -> None:
         if self.launches:
-            self._earlier_round_trips += self._process.monitor.round_trips
-        self._number = number
-        binaries = self._qemus[number]
+            self._earlier_round_trips += self._now.process.monitor.round_trips
+        self._take(number, self._launched(number))
+        self._migrated = False
+
+    def _launched(self, number: int, *options: str) -> _Launched:
+        """A new QEMU, with nothing in it."""
         features = self.every_features[number] if self.every_features else None
-        self._images.take(binaries)
-        self._process = QemuProcess(binaries, self._folder, self._timeout, features)
-        monitor = self._process.monitor
-        self._guest = self._guest_class(self._process, self._folder)
-        self._clients = ExportClients(self._process, self._folder)
-        self._performer = Performer(monitor, self._guest, self._images, self._clients)
-        self._reader = Reader(monitor, self._guest, self._images)
+        if features is not None and features.announces_switchover:
+            options = (*options, *UNANNOUNCED)
+        process = QemuProcess(self._qemus[number], self._folder, self._timeout, features, options)
+        guest = self._guest_class(process, self._folder)
+        clients = ExportClients(process, self._folder)
+        return _Launched(
+            process,
+            guest,
+            clients,
+            Performer(process.monitor, guest, self._images, clients),
+            Reader(process.monitor, guest, self._images),
+        )
+
+    def _take(self, number: int, launched: _Launched) -> None:
+        """From now on this QEMU is the one."""
+        self._number, self._now = number, launched
+        self._images.take(self._qemus[number])
         self._disks: dict[str, str | None] = {}
         self._exports: set[str] = set()
         self._tainted = self._under_way = False
@@ -361,7 +427,7 @@ class Driver:
             other_nodes=state.other_nodes if state else (),
             digests=digests_of(digests, replies[: len(digests)]),
             jobs=None if jobs is None else () if unanswered else tuple(accepted(jobs)),
-            stderr=self._process.stderr_text(),
+            stderr=self._now.process.stderr_text(),
             aftermath=(*outcome.aftermath, *unanswered),
             exchange=tuple(outcome.exchange),
         )
@@ -371,6 +437,8 @@ class Driver:
         match operation:
             case AddDisk(node=node, drive=drive) | OpenDisk(node=node, drive=drive):
                 self._disks[node] = drive
+            case Migrate(disks=disks):
+                self._disks |= {disk.node: disk.drive for disk in disks}
             case CloseDisk(node=name):
                 self._disks = {k: v for k, v in self._disks.items() if name not in (k, v)}
             case ExportAdd(export=export):
@@ -380,12 +448,12 @@ class Driver:
 
     def _close_all(self) -> bool:
         """Close all that is known to be open; whether QEMU is empty then."""
-        monitor = self._process.monitor
+        monitor = self._now.process.monitor
         try:
-            self._performer.end_jobs()
-            self._guest.detach_all()
+            self._now.performer.end_jobs()
+            self._now.guest.detach_all()
             while self._exports:
-                self._clients.delete(self._exports.pop())
+                self._now.clients.delete(self._exports.pop())
         except RequestRefused:
             return False
         closing = [_close_disk(node, drive) for node, drive in self._disks.items()]
@@ -393,7 +461,7 @@ class Driver:
         replies = monitor.execute_all([*closing, *asked])
         self._disks.clear()
         monitor.events()
-        self._process.stderr_text()
+        self._now.process.stderr_text()
         return all(reply == [] for reply in replies[-len(asked) :])
 
 

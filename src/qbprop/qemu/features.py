@@ -44,6 +44,9 @@ class Features:
     graph_waits: bool
     filter_end_flushes: bool
     copy_before_write: bool
+    migrate: bool
+    bitmap_mapping: bool
+    announces_switchover: bool
 
     @property
     def traits(self) -> Traits:
@@ -142,6 +145,13 @@ def _copies_before_write(shown: Evidence) -> bool:
     return driver is not None and "copy-before-write" in driver["values"]
 
 
+def _announces_switchover(shown: Evidence) -> bool:
+    properties = shown.replies[MIGRATION_PROPERTIES]
+    return isinstance(properties, list) and any(
+        each["name"] == "send-switchover-start" for each in properties
+    )
+
+
 def _refused(trial: str, text: str) -> Sign:
     def seen(shown: Evidence) -> bool:
         reply = shown.replies[trial]
@@ -149,6 +159,8 @@ def _refused(trial: str, text: str) -> Sign:
 
     return Sign(f"trial: {trial}", seen)
 
+
+MIGRATION_PROPERTIES = "the properties of migration"
 
 TRIALS: Mapping[str, Command] = {
     "a grouped transaction of abort alone": Command(
@@ -158,6 +170,7 @@ TRIALS: Mapping[str, Command] = {
             "properties": {"completion-mode": "grouped"},
         },
     ),
+    MIGRATION_PROPERTIES: Command("qom-list-properties", {"typename": "migration"}),
 }
 """What is tried on a QEMU that has just been launched; nothing of it changes anything."""
 
@@ -274,6 +287,19 @@ TABLE = (
         "the block driver copy-before-write",
         Sign("copy-before-write among the drivers of blockdev-add", _copies_before_write),
         "the filter of a backup keeps no bitmaps",
+    ),
+    Feature("migrate", "live migration", _command("migrate"), "no migration"),
+    Feature(
+        "bitmap_mapping",
+        "bitmaps are renamed by a migration",
+        _argument("migrate-set-parameters", "block-bitmap-mapping"),
+        "bitmaps keep their names in a migration",
+    ),
+    Feature(
+        "announces_switchover",
+        "a migration announces its end to the destination",
+        Sign("send-switchover-start among the properties of migration", _announces_switchover),
+        "every QEMU understands its migration stream",
     ),
 )
 """Every feature that may be missing."""

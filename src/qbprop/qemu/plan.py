@@ -25,6 +25,7 @@ from qbprop.qemu.primitives import (
     HoldRequest,
     HumanCommand,
     MakeImage,
+    MigrateQemu,
     Plan,
     Primitive,
     Program,
@@ -100,6 +101,10 @@ def _(operation: op.CloseDisk) -> Plan:
 
 @plan.register
 def _(operation: op.OpenDisk) -> Plan:
+    return _opening(operation)
+
+
+def _opening(operation: op.Opening) -> Plan:
     node, drive, writable = operation.node, operation.drive, not operation.read_only
     given = _opened(operation)
     main: Primitive = Command("blockdev-add", given)
@@ -122,7 +127,33 @@ def _(operation: op.Restart) -> Plan:
     return Plan(EndQemu(operation.how, operation.qemu))
 
 
-def _opened(operation: op.OpenDisk | op.ReopenDisk) -> dict[str, object]:
+@plan.register
+def _(operation: op.Migrate) -> Plan:
+    old, new = _mappings(operation.mapping) if operation.mapping is not None else ({}, {})
+    disks = tuple(map(_opening, operation.disks))
+    return Plan(MigrateQemu(disks, operation.bitmaps, old, new, operation.qemu))
+
+
+def _mappings(mapping: Iterable[op.Renaming]) -> tuple[dict[str, object], dict[str, object]]:
+    """The parameters of both sides: each bitmap travels by a number of its own."""
+    sides: tuple[dict[str, list[object]], ...] = ({}, {})
+    for number, each in enumerate(mapping):
+        for side, name in zip(sides, (each.name, each.to), strict=True):
+            bitmap = {"name": name, "alias": f"alias{number}"}
+            side.setdefault(each.node, []).append(bitmap)
+    old, new = (
+        {
+            "block-bitmap-mapping": [
+                {"node-name": node, "alias": node, "bitmaps": bitmaps}
+                for node, bitmaps in side.items()
+            ]
+        }
+        for side in sides
+    )
+    return dict(old), dict(new)
+
+
+def _opened(operation: op.Opening | op.ReopenDisk) -> dict[str, object]:
     """The options of a disk whose images exist."""
     return {
         "driver": operation.format,

@@ -183,6 +183,21 @@ class EndQemu:
     qemu: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MigrateQemu:
+    """Launch a QEMU, by the number of its programs, open disks in it, and migrate to it.
+
+    ``disks`` are the plans that open them. ``bitmaps`` go along if the parameters of the two
+    sides do not leave them out.
+    """
+
+    disks: tuple["Plan", ...]
+    bitmaps: bool
+    old_parameters: Mapping[str, object]
+    new_parameters: Mapping[str, object]
+    qemu: int = 0
+
+
 Primitive = (
     Command
     | HumanCommand
@@ -203,6 +218,7 @@ Primitive = (
     | DirtyExtents
     | AwaitExportGone
     | EndQemu
+    | MigrateQemu
 )
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -48,10 +49,11 @@ class QemuProcess:
     """A running QEMU, its monitor and its outputs; as a context manager it is killed at the end.
 
     ``timeout`` (seconds) is the monitor's. The files ``qemu.stdout`` and ``qemu.stderr`` in the
-    folder are written anew by each launch. A system emulator makes its standard output
+    folder are those of the last launch. A system emulator makes its standard output
     line-buffered by itself, so that what HMP ``qemu-io`` prints can be read when it returns.
 
-    ``features`` are those of the same QEMU, if it has been asked for them before.
+    ``features`` are those of the same QEMU, if it has been asked for them before. ``options`` are
+    the emulator's.
 
     Must be created in the main thread: Linux ties QEMU's life to the *thread* that starts it.
     Raises EnvironmentProblem when QEMU cannot be started or is too old.
@@ -63,6 +65,7 @@ class QemuProcess:
         folder: Path,
         timeout: float = 10.0,
         features: Features | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("create QemuProcess in the main thread: QEMU dies with its thread")
@@ -80,7 +83,7 @@ class QemuProcess:
                     self._process = subprocess.Popen(
                         [
                             *(setpriv, "--pdeathsig", "KILL"),
-                            *binaries.launch_with(theirs.fileno()),
+                            *binaries.launch_with(theirs.fileno(), *options),
                         ],
                         cwd=folder,
                         stdin=subprocess.DEVNULL,
@@ -224,8 +227,8 @@ class _Log:
     """An output of QEMU: a file that it appends to, read from this side by position."""
 
     def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
         self.file = path.open("a+b", buffering=0)
-        self.file.truncate(0)
         self._taken = 0
         self._kept, self._kept_from = b"", 0
 

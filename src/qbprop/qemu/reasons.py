@@ -62,6 +62,9 @@ _NO_FILE = rf"Could not open '[^']*{_ANY}[^']*': No such file or directory"
 _LOCKED = r'Failed to get (shared )?"(write|resize|consistent read)" lock'
 
 TABLE: Mapping[Reason, tuple[Row, ...]] = {
+    Reason.MIGRATED_NAME_TOO_LONG: (
+        _qmp(rf"^Cannot migrate bitmap '{_ANY}' on node '.*': Name is longer than 255 bytes$"),
+    ),
     Reason.NODE_NOT_FOUND: (_qmp(rf"^Node '{_ANY}' not found$"),),
     Reason.RESIZE_NOT_FOUND: (
         _qmp(rf"^Cannot find device='?{_ANY}'? nor node[-_]name=(''|)$"),

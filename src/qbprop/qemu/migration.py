@@ -1,0 +1,70 @@
+"""Live migration from one running QEMU to another, which was launched to be migrated to."""
+
+import time
+from collections.abc import Mapping
+
+from qbprop.qemu.monitor import Command, Error, Event, QemuSilent
+from qbprop.qemu.observation import Refused
+from qbprop.qemu.primitives import MigrateQemu
+from qbprop.qemu.process import QemuProcess
+from qbprop.qemu.query import accepted
+
+INCOMING = ("-incoming", "defer")
+"""The options of a QEMU that is migrated to."""
+
+UNANNOUNCED = ("-global", "migration.send-switchover-start=off")
+"""The options of a QEMU that announces the end of a migration: not all others understand that."""
+
+SOCKET = "migration.socket"
+"""Where the two meet: a file in the folder of both."""
+
+
+def migrate(old: QemuProcess, new: QemuProcess, step: MigrateQemu) -> Refused | None:
+    """Migrate, and let the new QEMU go on; what the old one said if it failed and goes on itself.
+
+    Raises RequestRefused when either refuses a command, and the gone exceptions of either.
+    """
+    capabilities = {"dirty-bitmaps": step.bitmaps, "events": True}
+    states = [{"capability": key, "state": state} for key, state in capabilities.items()]
+    for process, parameters in ((old, step.old_parameters), (new, step.new_parameters)):
+        _tell(process, "migrate-set-capabilities", {"capabilities": states})
+        if parameters:
+            _tell(process, "migrate-set-parameters", parameters)
+    address = {"uri": f"unix:{SOCKET}"}
+    _tell(new, "migrate-incoming", address)
+    old.stderr_text()
+    _tell(old, "migrate", address)
+    old.monitor.wait(_ended)
+    if any(map(_failed, old.monitor.events())):
+        _await_silence(old)
+        _, _, said = old.stderr_text().strip().partition("\n")[0].partition(": ")
+        return Refused("qmp", "GenericError", said)
+    new.monitor.wait(_ended)
+    _tell(new, "cont", {})
+    new.monitor.events()
+    return None
+
+
+def _await_silence(old: QemuProcess) -> None:
+    """Wait until all of a failed migration is closed: until then QEMU may complain of that.
+
+    Before 6.0 QEMU does not tell, and has not been seen to complain.
+    """
+    until = time.monotonic() + old.monitor.timeout
+    while time.monotonic() < until:
+        instances = old.monitor.execute(Command("query-yank"))
+        if isinstance(instances, Error) or {"type": "migration"} not in instances:
+            return
+    raise QemuSilent("a migration that has failed is not closed", old.monitor.timeout)
+
+
+def _tell(process: QemuProcess, name: str, arguments: Mapping[str, object]) -> None:
+    accepted(process.monitor.execute(Command(name, arguments)))
+
+
+def _ended(event: Event) -> bool:
+    return event.name == "MIGRATION" and event.data["status"] in ("completed", "failed")
+
+
+def _failed(event: Event) -> bool:
+    return event.name == "MIGRATION" and event.data["status"] == "failed"
