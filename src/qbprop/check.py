@@ -53,7 +53,7 @@ def check(name: str, expected: Expectation, observed: Observation, features: Fea
         raise ReplyFinding(name, f"stderr {normalise(said)}", "", said)
 
 
-_FAILED_FLUSH = re.compile(r"\S+: Failed flush for '[^']+' during close: (.+)")
+_FAILED_FLUSH = re.compile(r"(?:\S+: )?Failed flush for '[^']+' during close: (.+)")
 
 
 def _unexpected(stderr: str, complaints: tuple[Reason, ...]) -> str:

@@ -33,6 +33,8 @@ def _(op: BitmapAdd, world: State) -> Outcome:
         granularity = rules.default_granularity(cluster)
     elif not rules.granularity_accepted(granularity):
         raise Refused(Reason.BAD_GRANULARITY)
+    if op.persistent and node.read_only:
+        raise InvalidOperationError("a bitmap that is lost when its disk is closed, or refused")
     if op.persistent and not can_store(world, name):
         raise Refused(Reason.PERSISTENCE_UNSUPPORTED, world.shown_name(name))
     if op.name in node.bitmaps:
@@ -56,8 +58,6 @@ def can_store(world: State, name: str) -> bool:
 def check_storable(name: str, granularity: int, node: Node, world: State) -> None:
     """Refuse what the disk's image could not store; what may fail as it is stored is open."""
     world.rules.check_storable(world.images[node.image], name, granularity)
-    if node.read_only:
-        raise InvalidOperationError("a bitmap that is lost when its disk is closed")
     if node.image in world.faults:
         raise OpenOutcomeError("what an error leaves of bitmaps that are stored")
 

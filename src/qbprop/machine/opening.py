@@ -123,7 +123,7 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """
     draft = Draft(world)
     scratch = draft.world
-    for _ in range(pick(draw, (1, 1, 2))):
+    for _ in range(pick(draw, (1, 1, 2) if len(scratch.qemus) == 1 else (2, 3, 4))):
         if not scratch.nodes:
             break
         draft.add(*few(draw, scratch), *last_bits(draw, scratch))

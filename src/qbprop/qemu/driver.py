@@ -427,7 +427,7 @@ class Driver:
             other_nodes=state.other_nodes if state else (),
             digests=digests_of(digests, replies[: len(digests)]),
             jobs=None if jobs is None else () if unanswered else tuple(accepted(jobs)),
-            stderr=self._now.process.stderr_text(),
+            stderr=outcome.said + self._now.process.stderr_text(),
             aftermath=(*outcome.aftermath, *unanswered),
             exchange=tuple(outcome.exchange),
         )

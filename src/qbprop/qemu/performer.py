@@ -1,5 +1,6 @@
 """Plans carried out: each primitive step sent where it belongs, and its answer kept."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ from qbprop_model.ranges import Ranges
 MOVING = ("created", "running", "paused")
 """The statuses in which a job may still copy."""
 
+_COMPLAINT = re.compile(r"^Failed flush for .* during close: .*\n?", re.MULTILINE)
+"""What a command that has succeeded complains of; before 11 that goes to standard error."""
+
 ERROR_STOPPED = "error-stopped"
 """As a job's rest: the status ``paused``, behind an error."""
 
@@ -55,7 +59,10 @@ ENDLESS = "endless"
 
 @dataclass
 class Outcome:
-    """What came of a plan; the fields are those of Observation. ``replies``: to the queries."""
+    """What came of a plan; the fields are those of Observation.
+
+    ``said``: what QEMU complained of in a reply of the human monitor. ``replies``: to the queries.
+    """
 
     refused: Refused | None = None
     data: Bytes | None = None
@@ -63,6 +70,7 @@ class Outcome:
     events: list[Event] = field(default_factory=list)
     aftermath: list[Refused] = field(default_factory=list)
     exchange: list[Exchange] = field(default_factory=list)
+    said: str = ""
     replies: list[Reply] = field(default_factory=list)
 
 
@@ -192,7 +200,7 @@ class Performer:
             case Command():
                 return accepted(self._monitor.execute(step))
             case HumanCommand():
-                return self._ask_human_monitor(step)
+                return self._ask_human_monitor(step, outcome)
             case GuestRequest():
                 return self._guest.perform(step)
             case HoldRequest(request):
@@ -226,9 +234,11 @@ class Performer:
                 self._await_copy(job)
         return None
 
-    def _ask_human_monitor(self, step: HumanCommand) -> str:
+    def _ask_human_monitor(self, step: HumanCommand, outcome: Outcome) -> str:
         command = Command("human-monitor-command", {"command-line": step.line})
-        text: str = accepted(self._monitor.execute(command)).strip()
+        reply: str = accepted(self._monitor.execute(command))
+        outcome.said += "".join(_COMPLAINT.findall(reply))
+        text = _COMPLAINT.sub("", reply).strip()
         if text != step.success:
             raise RequestRefused(Refused("qmp", "HMP", text))
         return text
