@@ -68,7 +68,15 @@ def main() -> None:
     nothing was found, and neither was the mistake that was planted, 130 interrupted.
     """
 )
-@QEMU
+@click.option(
+    "--qemu",
+    "qemus",
+    metavar="PATH",
+    multiple=True,
+    help="A qemu-system-* binary, or the directory that holds it (a build tree, a bin/). Given "
+    "again, that QEMU performs the same examples, and in what they differ is listed. "
+    "[default: QEMU_PROG, else from PATH]",
+)
 @CROSS
 @click.option(
     "--max-time",
@@ -154,7 +162,7 @@ def main() -> None:
 def fuzz(
     context: click.Context,
     *,
-    qemu: str | None,
+    qemus: tuple[str, ...],
     cross: tuple[str, ...],
     max_time: float,
     max_examples: int | None,
@@ -204,9 +212,12 @@ def fuzz(
             raise click.UsageError("--exhaustive takes one worker, and no --focus")
         if context.get_parameter_source("max_time") is ParameterSource.DEFAULT:
             max_time = UNLIMITED_SECONDS
+    if len(qemus) > 1 and (jobs > 1 or cluster):
+        raise click.UsageError("several --qemu take one worker")
     request = Request(
-        qemu=qemu,
+        qemu=qemus[0] if qemus else None,
         cross=cross,
+        beside=qemus[1:],
         max_time=max_time,
         max_examples=max_examples,
         seed=seed,
@@ -243,7 +254,7 @@ def fuzz(
                     show_result(Console(), campaign.summary, folder)
     if summary.status == "interrupted":
         sys.exit(Exit.INTERRUPTED)
-    if summary.new_findings:
+    if summary.new_findings or summary.new_differences:
         sys.exit(Exit.FOUND)
     sys.exit(Exit.BLIND if summary.blind else Exit.AGREED)
 
@@ -359,6 +370,8 @@ def _given(context: click.Context, request: Any) -> dict[str, Any]:
     given = {
         name: getattr(request, name) for name in told if source(name) is ParameterSource.COMMANDLINE
     }
+    if source("qemus") is ParameterSource.COMMANDLINE:
+        given |= {"qemu": request.qemu, "beside": request.beside}
     return {"cluster": None, **given} if "jobs" in given else given
 
 

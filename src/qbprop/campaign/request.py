@@ -1,6 +1,6 @@
 """What the user asks of a campaign: kept with it, so that it can go on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from qbprop.campaign.workers import LocalWorkers
 from qbprop.errors import EnvironmentProblem
 from qbprop.lab import Lab
 from qbprop.profiles import OVERNIGHT
+from qbprop.qemu.binaries import find_binaries
 from qbprop.records import RecordError, structure
 
 CANARY_FROM_SECONDS = 3600.0
@@ -39,6 +40,7 @@ class Request:
     cluster: str | None = None
     exhaustive: bool = False
     cross: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def wants_canary(self) -> bool:
@@ -86,6 +88,7 @@ class Request:
             focus=self.focus,
             database=self.database,
             exhaustive=self.exhaustive,
+            beside=tuple(replace(lab, binaries=find_binaries(path)) for path in self.beside),
             request=asdict(self),
         )
         if self.jobs == 1 and self.cluster is None and not (out / SHARES).exists():

@@ -7,10 +7,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qbprop.campaign.beside import DIFFERENCES
 from qbprop.campaign.duration import show_duration
 from qbprop.campaign.job_states import STATES, UNREACHABLE
 from qbprop.campaign.statistics import ALL_NAMES
-from qbprop.campaign.summary import CanaryRecord, FindingRecord, SequencesRecord, Summary
+from qbprop.campaign.summary import (
+    CanaryRecord,
+    DifferenceRecord,
+    FindingRecord,
+    SequencesRecord,
+    Summary,
+)
 
 
 def show_result(console: Console, summary: Summary, out: Path) -> None:
@@ -21,6 +28,9 @@ def show_result(console: Console, summary: Summary, out: Path) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for finding in summary.findings:
         for line in _finding(finding, out):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for difference in summary.differences:
+        for line in _difference(difference, summary, out):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"everything is in {out}", markup=False, highlight=False, soft_wrap=True)
 
@@ -98,6 +108,22 @@ def _canary(canary: CanaryRecord) -> str:
     if canary.found:
         return f"the mistake that was planted was found after {seconds}: {canary.title}"
     return f"BLIND: the mistake that was planted was not found in {seconds}"
+
+
+def _difference(difference: DifferenceRecord, summary: Summary, out: Path) -> Iterator[str]:
+    first, second = difference.qemus
+    mine, theirs = difference.outcomes
+    label = "differs" if difference.known else "NEW"
+    match difference.what:
+        case "model":
+            told = f"QEMU {second} does not do what the model says: {theirs}"
+        case "reply" | "text":
+            told = f"{first}: {mine}; {second}: {theirs}"
+        case what:
+            told = f"other {what} on {first} than on {second}"
+    yield f"  {label} {difference.id}  {difference.operation}: {told} ({difference.count} times)"
+    qemus = " ".join(f"--qemu {qemu.path}" for qemu in summary.qemus)
+    yield f"    qbprop replay {qemus} {out / DIFFERENCES / difference.id}.jsonl"
 
 
 def _finding(finding: FindingRecord, out: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from qbprop.atomic import write_atomically
 from qbprop.autopsy import Autopsy, as_before
+from qbprop.campaign.beside import Beside
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
 from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
@@ -65,7 +66,8 @@ class Options:
     ``rules`` None means the model as it is; ``machine`` is what chooses the operations; ``focus``
     are the subjects that examples keep to, none for the usual mixture; ``database`` are the places
     where examples are kept, ``out`` unless told or there is a seed; with ``exhaustive`` all short
-    sequences are performed instead; ``request`` is what the user asked for, for the record.
+    sequences are performed instead; ``beside`` are other QEMUs that perform the same examples;
+    ``request`` is what the user asked for, for the record.
     """
 
     out: Path
@@ -80,6 +82,7 @@ class Options:
     focus: tuple[str, ...] = ()
     database: tuple[str, ...] = ()
     exhaustive: bool = False
+    beside: tuple[Lab, ...] = ()
     request: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -166,8 +169,37 @@ class Campaign:
         driver = stack.enter_context(self._lab.driver())
         self._session = WatchedSession(driver, self.options.rules, self._watch, self._autopsy)
         self._book = self._make_book(self._session)
+        if self.options.beside:
+            self._session.beside = self._beside(self._session, stack)
         self._progress = open_progress(self._console, self._describe, stack)
         return self._session, self._book
+
+    def _beside(self, session: WatchedSession, stack: ExitStack) -> Beside:
+        """Launch the QEMUs that perform the same examples."""
+        options, summary = self.options, self.summary
+        drivers = [stack.enter_context(lab.driver()) for lab in options.beside]
+        summary.qemus += [
+            QemuRecord(version=driver.version, path=str(lab.binaries.system))
+            for lab, driver in zip(options.beside, drivers, strict=True)
+        ]
+        return Beside(
+            session,
+            tuple(Session(driver, options.rules) for driver in drivers),
+            tuple(frozenset(known_to(driver, options.known)) for driver in drivers),
+            summary.differences,
+            options.out,
+            self._header(session.driver),
+        )
+
+    def _header(self, driver: Driver) -> Header:
+        """The header of the traces."""
+        return Header(
+            qemu_version=driver.version,
+            engine=self._lab.binaries.engine,
+            transport=driver.transport,
+            seed=self.summary.seed,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
@@ -175,13 +207,7 @@ class Campaign:
         known = known_to(driver, self.options.known)
         self._watch.known_ids = frozenset(known)
         self._watch.hidden |= known.keys()
-        header = Header(
-            qemu_version=driver.version,
-            engine=self._lab.binaries.engine,
-            transport=driver.transport,
-            seed=summary.seed,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+        header = self._header(driver)
         self._watch.corpus = Corpus(self.options.out, header)
         book = Book(self.options.out, header)
         book.resume(summary.findings)

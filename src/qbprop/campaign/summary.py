@@ -40,6 +40,24 @@ class FindingRecord:
     known: bool = False
 
 
+@dataclass(kw_only=True)
+class DifferenceRecord:
+    """In what two QEMUs differed that performed the same example, and how often.
+
+    ``what``: "reply" (a refusal's reason, or "ok"), "text" (of a refusal), "bitmaps", "sizes" or
+    "bits" behind the operation; or "model": the second one disagreed with it, which is ``known``
+    where a list of known findings has it. ``qemus`` and ``outcomes`` are in the same order.
+    """
+
+    id: str
+    operation: str
+    what: str
+    qemus: list[str]
+    outcomes: list[str]
+    count: int = 0
+    known: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class CanaryRecord:
     """Whether the mistake that was planted was found, how soon, and as what."""
@@ -71,7 +89,8 @@ class Summary:
     ``commands`` counts QMP round trips: commands that went together are one. ``jobs`` is the
     number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
     ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
-    ``warnings`` tell what went wrong around it; ``sequences`` how far an exhaustive search is.
+    ``warnings`` tell what went wrong around it; ``sequences`` how far an exhaustive search is;
+    ``differences`` in what several QEMUs differed that performed the same examples.
     """
 
     qbprop: str
@@ -92,11 +111,17 @@ class Summary:
     canary: CanaryRecord | None = None
     warnings: list[str] = field(default_factory=list)
     sequences: SequencesRecord | None = None
+    differences: list[DifferenceRecord] = field(default_factory=list)
 
     @property
     def new_findings(self) -> list[FindingRecord]:
         """The findings that no list of known findings has."""
         return [finding for finding in self.findings if not finding.known]
+
+    @property
+    def new_differences(self) -> list[DifferenceRecord]:
+        """Those in which a QEMU disagreed with the model that no list of known findings has."""
+        return [difference for difference in self.differences if not difference.known]
 
     @property
     def blind(self) -> bool:
@@ -145,6 +170,7 @@ class Summary:
             "sequences": self.sequences and asdict(self.sequences),
             "canary": self.canary and asdict(self.canary),
             "findings": [_finding(finding) for finding in self.findings],
+            "differences": [asdict(difference) for difference in self.differences],
         }
 
     @classmethod
@@ -169,6 +195,7 @@ class Summary:
             warnings=record["warnings"],
             sequences=SequencesRecord(**record["sequences"]) if record["sequences"] else None,
             canary=CanaryRecord(**record["canary"]) if record["canary"] else None,
+            differences=[DifferenceRecord(**each) for each in record.get("differences", ())],
         )
 
     @classmethod

@@ -5,7 +5,7 @@ from qbprop.campaign.summary import Summary
 
 def verdict(summary: Summary) -> str:
     """New findings, and whether they can be all; else why there may be none."""
-    new = len(summary.new_findings)
+    new = len(summary.new_findings) + len(summary.new_differences)
     found = f"{new} new finding{'s' * (new != 1)}"
     if summary.blind:
         return f"blind: a mistake that was planted was not found; {found}"

@@ -12,6 +12,7 @@ from statistics import median
 from typing import NoReturn
 
 from qbprop.autopsy import as_before
+from qbprop.campaign.beside import Beside
 from qbprop.campaign.book import Book
 from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.job_states import Cell, in_flight, met
@@ -267,7 +268,7 @@ class Watch:
 
 
 class WatchedSession(Session):
-    """A session that tells the watch of every example and step."""
+    """A session that tells the watch of every example and step, and the QEMUs ``beside`` it."""
 
     def __init__(
         self, driver: Driver, rules: Rules | None, watch: Watch, locate: Locate = lambda _: ()
@@ -276,6 +277,7 @@ class WatchedSession(Session):
         self._watch = watch
         self._autopsy = locate
         self.locate = self._located
+        self.beside: Beside | None = None
         self._next: Operation | None = None
         self._since = time.monotonic()
 
@@ -295,6 +297,8 @@ class WatchedSession(Session):
             self.driver.process.kill()
         with self._watch.guarding():
             super().begin()
+            if self.beside is not None:
+                self.beside.begin(follow=self._watch.target is None)
 
     def start(self, operation: Operation, accepts: Accepts = lambda *_: True) -> None:
         """As :meth:`Session.start`."""
@@ -311,6 +315,8 @@ class WatchedSession(Session):
         """As :meth:`Session.agreed`."""
         now = time.monotonic()
         self._watch.step_agreed(step, self, now - self._since)
+        if self.beside is not None:
+            self.beside.step_agreed(step)
         self._since = now
 
     def patience(self, hazard: Hazard | None) -> float:
@@ -325,4 +331,6 @@ class WatchedSession(Session):
         self._watch.before_step()
         with self._watch.guarding():
             super().finish(thorough=thorough)
+            if self.beside is not None:
+                self.beside.finish(thorough=thorough)
             self._watch.example_agreed(tuple(self.trace))

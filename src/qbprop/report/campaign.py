@@ -71,8 +71,7 @@ def render(
     return template("campaign.html").render(
         summary=summary,
         verdict=verdict(summary),
-        good=not summary.new_findings
-        and not summary.blind
+        good=not (summary.new_findings or summary.new_differences or summary.blind)
         and summary.status in ("finished", "running"),
         seconds=show_duration(summary.seconds),
         duration=show_duration,

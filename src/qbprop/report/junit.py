@@ -14,8 +14,8 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit(summary: Summary, about: Mapping[str, Mapping[str, Any]]) -> str:
     """One test for the campaign, which fails if it did or was blind, and one for each finding.
 
-    A new finding is a failure, a known one is skipped. ``about`` are the objects of the
-    ``finding.json`` by id.
+    A new finding is a failure, and so is one on a QEMU beside; a known one is skipped. ``about``
+    are the objects of the ``finding.json`` by id.
     """
     suite = ET.Element("testsuite", name="qbprop", time=f"{summary.seconds:.3f}")
     campaign = _case(suite, "campaign", summary.seconds)
@@ -30,9 +30,14 @@ def junit(summary: Summary, about: Mapping[str, Mapping[str, Any]]) -> str:
         its = about[record.id]
         failure = ET.SubElement(case, "failure", type=record.kind, message=_text(record.title))
         failure.text = _text(f"expected: {its['expected']}\nobserved: {its['observed']}\n")
+    for difference in summary.new_differences:
+        told = f"QEMU {difference.qemus[1]}: {difference.outcomes[1]}"
+        case = _case(suite, f"{difference.id} {difference.operation}", 0.0)
+        ET.SubElement(case, "failure", type="model", message=_text(told))
+    new = len(summary.new_findings) + len(summary.new_differences)
     known = len(summary.findings) - len(summary.new_findings)
-    suite.set("tests", str(1 + len(summary.findings)))
-    suite.set("failures", str(len(summary.new_findings)))
+    suite.set("tests", str(1 + known + new))
+    suite.set("failures", str(new))
     suite.set("errors", str(int(not ended)))
     suite.set("skipped", str(known))
     ET.indent(suite)
