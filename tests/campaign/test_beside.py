@@ -14,16 +14,26 @@ from tests.sensitivity.variants.bitmaps import StartRoundsInward
 from qbprop.campaign.beside import DIFFERENCES, Beside
 from qbprop.campaign.summary import DifferenceRecord
 from qbprop.lab import Lab
-from qbprop.qemu.binaries import Binaries
+from qbprop.qemu.binaries import Binaries, find_binaries
 from qbprop.qemu.observation import Refused
 from qbprop.session import Session, Step
 from qbprop.trace import Header, read_trace
 from qbprop_model.expectation import BitmapState
-from qbprop_model.operations import AddDisk, BitmapAdd, BitmapRemove, Flush, Layer, Operation, Write
+from qbprop_model.operations import (
+    AddDisk,
+    BitmapAdd,
+    BitmapRemove,
+    Flush,
+    Layer,
+    Operation,
+    Resize,
+    Write,
+)
 
 DISK = AddDisk(node="drive0", layers=(Layer(size=1 << 20),))
 BITMAP = BitmapAdd(node="drive0", name="bitmap0")
 ABSENT = BitmapRemove(node="drive0", name="bitmap1")
+MISSING = Resize(node="drive1", size=512)
 
 
 class Pair:
@@ -43,6 +53,11 @@ class Pair:
         step = self.first.step(operation)
         self.beside.step_agreed(step)
         return step
+
+
+@pytest.fixture
+def binaries(pytestconfig: pytest.Config) -> Binaries:
+    return find_binaries(pytestconfig.getoption("--qemu"))
 
 
 @pytest.fixture
@@ -82,12 +97,12 @@ def test_another_reply_is_listed_and_ends_the_comparison(pair: Pair) -> None:
 def test_another_text_is_listed_once_and_the_example_goes_on(pair: Pair) -> None:
     pair.step(DISK)
     for _ in range(2):
-        step = pair.first.step(ABSENT)
-        refused = Refused("qmp", "GenericError", "Dirty bitmap 'bitmap1' not found, however hard")
+        step = pair.first.step(MISSING)
+        refused = Refused("qmp", "GenericError", "Cannot find device= nor node_name=drive1")
         pair.beside.step_agreed(replace(step, observed=replace(step.observed, refused=refused)))
     (record,) = pair.records
     assert (record.what, record.count) == ("text", 2)
-    assert pair.second.trace == [DISK, ABSENT, ABSENT]
+    assert pair.second.trace == [DISK, MISSING, MISSING]
 
 
 def test_another_state_is_listed(pair: Pair) -> None:

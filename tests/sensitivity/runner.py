@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,19 @@ from hypothesis.stateful import get_state_machine_test
 from rich.console import Console
 from tests.sensitivity.registry import Variant
 
+from qbprop.autopsy import Autopsy
 from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.campaign.runner import Campaign, Options
-from qbprop.findings import Finding
-from qbprop.hazards import known_hazards
+from qbprop.campaign.watch import KNOWN_HANG_SECONDS
+from qbprop.findings import Finding, HangFinding
+from qbprop.hazards import Hazard, known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
+from qbprop.qemu.driver import Driver
+from qbprop.session import Session
+from qbprop_model.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,19 @@ class Measurement:
         return len(self.finding.trace) if self.finding else 0
 
 
+class _Hurried(Session):
+    """Waits for a known hang no longer than a campaign does."""
+
+    def __init__(self, driver: Driver, rules: Rules, known: Collection[str]) -> None:
+        super().__init__(driver, rules)
+        self.shunned = known_hazards(known)
+        self._known = known
+
+    def patience(self, hazard: Hazard | None) -> float:
+        known = hazard is not None and hazard.identity(HangFinding.kind) in self._known
+        return KNOWN_HANG_SECONDS if known else self.driver.timeout
+
+
 class _Over(BaseException):
     """A round has nothing more to do."""
 
@@ -59,9 +78,10 @@ def measure(
     done = 0
     found: Finding | None = None
 
-    with variant.active() as rules, lab.session(rules) as session:
-        known = known_ids(shipped_known(), session.driver.version)
-        session.shunned = known_hazards(known)
+    with variant.active() as rules, lab.driver() as driver:
+        known = known_ids(shipped_known(), driver.version)
+        session = _Hurried(driver, rules, known)
+        session.locate = Autopsy(lab, rules)
 
         class Measured(BlockMachine):
             def __init__(self) -> None:
