@@ -14,7 +14,11 @@ OUTCOMES = ("ok", "refused")
 Cell = tuple[str, str, str]
 """An operation, the state of a job that it met, and how it ended."""
 
-UNREACHABLE: Mapping[tuple[str, str], str] = {}
+UNREACHABLE: Mapping[tuple[str, str], str] = {
+    ("migrate", state): "what becomes of a job that is active while its disk changes hands is open"
+    for state in STATES
+    if state not in ("none", "concluded")
+}
 """What no operation can reach, by operation and state, and why."""
 
 OPERATION_NAMES = tuple(operation_name(cls) for cls in OPERATIONS)

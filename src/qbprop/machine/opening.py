@@ -52,6 +52,7 @@ Disk = TypeVar("Disk", bound=Opening)
 
 KINDS = ("close", "restart", "reopen", "migrate", "close")
 CROSSING = ("restart", "restart", "migrate", "close", "restart", "reopen")
+BESIDE_JOBS = ("close", "reopen", "restart", "reopen", "close")
 """Ways to close disks; only a restart and a migration cross to another QEMU."""
 
 OFFLINE: tuple[Literal["merge", "clear", "enable", "disable", "remove"], ...] = (
@@ -127,7 +128,8 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if not scratch.nodes:
             break
         draft.add(*few(draw, scratch), *last_bits(draw, scratch))
-        kind = pick(draw, KINDS if len(scratch.qemus) == 1 else CROSSING)
+        kinds = KINDS if len(scratch.qemus) == 1 else CROSSING
+        kind = pick(draw, BESIDE_JOBS if scratch.backed_up else kinds)
         if kind == "restart":
             _restart(draw, draft)
         elif kind == "migrate" and _may_migrate(scratch):
@@ -163,7 +165,7 @@ def last_bits(draw: st.DrawFn, world: World) -> Iterator[Operation]:
 def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
     """``qemu-img`` changes the image of a disk that is closed: mostly a bitmap of it."""
     image = world.images[f"{name}.0"]
-    if seldom(draw, 4):
+    if seldom(draw, 2 if world.backed_up else 4):
         node = Node(image=f"{name}.0", bitmaps=image.stored)
         return ResizeImage(node=name, size=new_size(draw, world, node), format=image.format)
     there = sorted(image.stored)
