@@ -6,7 +6,7 @@ from pathlib import Path
 from qbprop.campaign.job_states import STATES
 from qbprop.campaign.progress import describe
 from qbprop.campaign.statistics import ALL_NAMES, Statistics
-from qbprop.campaign.summary import FindingRecord, QemuRecord, Summary
+from qbprop.campaign.summary import DifferenceRecord, FindingRecord, QemuRecord, Summary
 from qbprop_model.operations import (
     OPERATIONS,
     Abort,
@@ -44,6 +44,16 @@ def a_summary() -> Summary:
         commands=77,
         statistics=counts,
         findings=[found, known],
+        differences=[
+            DifferenceRecord(
+                id="c3",
+                operation="flush",
+                what="reply",
+                qemus=["7.2.22", "5.2.0"],
+                outcomes=["ok", "eio"],
+                count=3,
+            )
+        ],
     )
 
 
@@ -100,6 +110,17 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
                 "seconds_to_find": 2,
                 "count": 1,
                 "rate": None,
+                "known": True,
+            },
+        ],
+        "differences": [
+            {
+                "id": "c3",
+                "operation": "flush",
+                "what": "reply",
+                "qemus": ["7.2.22", "5.2.0"],
+                "outcomes": ["ok", "eio"],
+                "count": 3,
                 "known": True,
             },
         ],
