@@ -50,7 +50,7 @@ from qbprop_model.world import World
 
 Disk = TypeVar("Disk", bound=Opening)
 
-KINDS = ("close", "restart", "reopen", "migrate", "close")
+KINDS = ("close", "restart", "reopen", "migrate", "close", "reopen", "restart")
 CROSSING = ("restart", "restart", "migrate", "close", "restart", "reopen")
 BESIDE_JOBS = ("close", "reopen", "restart", "reopen", "close")
 """Ways to close disks; only a restart and a migration cross to another QEMU."""
@@ -279,10 +279,10 @@ def _may_migrate(world: World) -> bool:
 def _migrate(draw: st.DrawFn, draft: Draft) -> None:
     """All disks go to a new QEMU, mostly with their bitmaps; exports mostly end before."""
     world = draft.world
-    if not seldom(draw, 6):
+    if not seldom(draw, 3):
         draft.add(*(ExportDel(export=export, mode="hard") for export in sorted(world.exports)))
     stuck = _stuck(world)
-    mapped = world.engines[0].mapped or seldom(draw, 3) or bool(stuck and not seldom(draw, 4))
+    mapped = world.engines[0].mapped or seldom(draw, 3) or bool(stuck and seldom(draw, 2))
     bitmaps = not seldom(draw, 6)
     mapping = _mapping(draw, world, stuck) if bitmaps and mapped else None
     disks, all_drives = [], seldom(draw, 3)
@@ -315,7 +315,7 @@ def _mapping(draw: st.DrawFn, world: World, stuck: frozenset[str]) -> tuple[Rena
         goes = [bitmap for bitmap in bitmaps if not seldom(draw, 6)]
         free = [name for name in BITMAPS if name in goes or name not in bitmaps]
         for bitmap in goes:
-            to = bitmap if bitmap in free and not seldom(draw, 3) else pick(draw, free)
+            to = bitmap if bitmap in free and not seldom(draw, 2) else pick(draw, free)
             free.remove(to)
             mapping.append(Renaming(node=name, name=bitmap, to=to))
     return tuple(mapping)

@@ -66,10 +66,3 @@ class LongNamesMigrate(Rules):
 class InconsistentMigrates(Rules):
     def check_migrating(self, name: str, bitmap: Bitmap, *, mapped: bool) -> None:
         super().check_migrating(name, replace(bitmap, inconsistent=False), mapped=mapped)
-
-
-@wrong_rule("a bitmap in use is migrated")
-class BusyMigrates(Rules):
-    def check_migrating(self, name: str, bitmap: Bitmap, *, mapped: bool) -> None:
-        if not bitmap.busy:
-            super().check_migrating(name, bitmap, mapped=mapped)
