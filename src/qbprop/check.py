@@ -20,7 +20,7 @@ from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.features import Features
 from qbprop.qemu.monitor import Event
 from qbprop.qemu.observation import Observation
-from qbprop.qemu.reasons import classify, matches
+from qbprop.qemu.reasons import FAILED_FLUSH, classify, matches
 from qbprop_model.expectation import (
     NOISE,
     Anonymous,
@@ -53,7 +53,7 @@ def check(name: str, expected: Expectation, observed: Observation, features: Fea
         raise ReplyFinding(name, f"stderr {normalise(said)}", "", said)
 
 
-_FAILED_FLUSH = re.compile(r"(?:\S+: )?Failed flush for '[^']+' during close: (.+)")
+_COMPLAINT = re.compile(rf"(?:\S+: )?{FAILED_FLUSH}")
 
 
 def _unexpected(stderr: str, complaints: tuple[Reason, ...]) -> str:
@@ -61,7 +61,7 @@ def _unexpected(stderr: str, complaints: tuple[Reason, ...]) -> str:
     open_complaints = list(complaints)
     left: list[str] = []
     for line in stderr.splitlines(keepends=True):
-        told = _FAILED_FLUSH.fullmatch(line.strip())
+        told = _COMPLAINT.fullmatch(line.strip())
         texts = [_TEXTS[reason] for reason in open_complaints]
         if told and told[1] in texts:
             del open_complaints[texts.index(told[1])]

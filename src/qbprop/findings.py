@@ -48,12 +48,12 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
     @property
     def id(self) -> str:
         """The identity of the bug: a short hash of kind, operation, and aspect or functions."""
-        return _hash(f"{self.kind}|{self.operation}|{self._what}")
+        return short_hash(f"{self.kind}|{self.operation}|{self._what}")
 
     @property
     def coarse_id(self) -> str:
         """The id that it has where the functions cannot be told."""
-        return _hash(f"{self.kind}|{self.operation}|{self.aspect}")
+        return short_hash(f"{self.kind}|{self.operation}|{self.aspect}")
 
     @property
     def ids(self) -> frozenset[str]:
@@ -151,7 +151,8 @@ KINDS: dict[str, type[Finding]] = {cls.kind: cls for cls in Finding.__subclasses
 """Every kind of finding, by its name."""
 
 
-def _hash(identity: str) -> str:
+def short_hash(identity: str) -> str:
+    """An id that is the same wherever the text is."""
     return hashlib.sha256(identity.encode()).hexdigest()[:12]
 
 

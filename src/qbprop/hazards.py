@@ -282,11 +282,8 @@ def _ends_daemon(operation: Restart, before: World) -> bool:
 
 def _migrated(operation: Migrate, before: World) -> Iterator[Hazard]:
     """What a migration provokes."""
-    for drives in (
-        (node.drive for node in before.nodes.values()),
-        (d.drive for d in operation.disks),
-    ):
-        if len({drive is None for drive in drives}) > 1:
+    for disks in before.nodes.values(), operation.disks:
+        if len({disk.drive is None for disk in disks}) > 1:
             yield HALF_ACTIVE
     if not operation.bitmaps:
         return
@@ -297,7 +294,7 @@ def _migrated(operation: Migrate, before: World) -> Iterator[Hazard]:
     nodes = {node for node, _ in goes}
     for key, bitmap in bitmaps.items():
         size = before.size(before.nodes[key[0]])
-        stuck = bitmap.busy or bitmap.read_only or bitmap.inconsistent
+        stuck = before.rules.obstacle(bitmap, "change") is not None
         if stuck and key not in goes and key[0] in nodes:
             yield UNMAPPED
         if key in goes and min(CHUNK * bitmap.granularity, size) >= CHUNK_LIMIT:

@@ -19,8 +19,8 @@ from qbprop.autopsy import Autopsy
 from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.campaign.runner import Campaign, Options
-from qbprop.campaign.watch import KNOWN_HANG_SECONDS
-from qbprop.findings import Finding, HangFinding
+from qbprop.campaign.watch import patience
+from qbprop.findings import Finding
 from qbprop.hazards import Hazard, known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
@@ -59,8 +59,7 @@ class _Hurried(Session):
         self._known = known
 
     def patience(self, hazard: Hazard | None) -> float:
-        known = hazard is not None and hazard.identity(HangFinding.kind) in self._known
-        return KNOWN_HANG_SECONDS if known else self.driver.timeout
+        return patience(hazard, self._known, self.driver.timeout)
 
 
 class _Over(BaseException):

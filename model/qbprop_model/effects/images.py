@@ -1,5 +1,7 @@
 """Disks and image files (semantics 5.3, 11): what qemu-img makes, what QEMU opens."""
 
+from dataclasses import replace
+
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Cell, Image, Refused
@@ -48,12 +50,7 @@ def _(op: AddDisk, world: State) -> Outcome:
         world.put_image(name, image)
         backing = name
     check_options(op)
-    attach(world, op.node, Node(
-        image=f"{op.node}.0",
-        drive=op.drive,
-        discard=op.discard == "unmap",
-        detect_zeroes=op.detect_zeroes,
-    ))  # fmt: skip
+    attach(world, op, Node(image=f"{op.node}.0"))
     if op.faults is not None:
         kinds = {fault.request for fault in op.faults}
         in_file = not kinds.isdisjoint(BELOW)
@@ -71,11 +68,13 @@ def check_options(op: AddDisk | Opening | ReopenDisk) -> None:
         raise Refused(Reason.IMAGE_REFUSED)
 
 
-def attach(world: State, name: str, node: Node) -> None:
-    """A node has been opened, perhaps as a drive."""
-    world.nodes[name] = node
-    if node.drive is not None:
-        world.roots[node.drive] = name
+def attach(world: State, op: AddDisk | Opening, node: Node) -> None:
+    """A node has been opened with the options of ``op``, perhaps as a drive."""
+    world.nodes[op.node] = replace(
+        node, drive=op.drive, discard=op.discard == "unmap", detect_zeroes=op.detect_zeroes
+    )
+    if op.drive is not None:
+        world.roots[op.drive] = op.node
 
 
 def _check_unused(node: str, world: State) -> None:

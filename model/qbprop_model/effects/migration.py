@@ -34,13 +34,7 @@ def _(op: Migrate, world: State) -> Outcome:
     world.passed = tuple(world.named_bitmaps().values())
     before, world.nodes, world.roots = world.nodes, {}, {}
     for disk in op.disks:
-        node = before[disk.node]
-        attach(world, disk.node, replace(
-            _moved(world, disk.node, node, names),
-            drive=disk.drive,
-            discard=disk.discard == "unmap",
-            detect_zeroes=disk.detect_zeroes,
-        ))  # fmt: skip
+        attach(world, disk, _moved(world, disk.node, before[disk.node], names))
     world.jobs, world.opened = {}, frozenset()
     world.engines[op.engine] = Engine(
         world.qemus[op.qemu], op.qemu, engine.qemu, mapped=op.mapping is not None
@@ -57,7 +51,7 @@ def _check_opening(op: Migrate, world: State) -> None:
     names = [disk.node for disk in op.disks]
     if len(names) != len(set(names)) or set(names) != world.nodes.keys():
         raise InvalidOperationError("the new QEMU opens the same disks")
-    if any(job.active for job in world.jobs.values()) or world.held:
+    if world.backed_up or world.held:
         raise InvalidOperationError("a job or a request in flight")
     if world.faults or world.torn:
         raise OpenOutcomeError("what fails while disks change hands")

@@ -73,12 +73,7 @@ def _(op: OpenDisk, world: State) -> Outcome:
         raise Refused(Reason.NO_SUCH_FILE)
     check_format(op, world.images[name])
     check_options(op)
-    attach(world, op.node, replace(
-        opened(world, name, read_only=op.read_only),
-        drive=op.drive,
-        discard=op.discard == "unmap",
-        detect_zeroes=op.detect_zeroes,
-    ))  # fmt: skip
+    attach(world, op, opened(world, name, read_only=op.read_only))
     return Outcome()
 
 

@@ -1,11 +1,10 @@
 """The same examples on more than one QEMU: in what they differ, whatever the model says of it."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from qbprop.campaign.summary import DifferenceRecord
-from qbprop.findings import Finding, normalise
+from qbprop.findings import Finding, normalise, short_hash
 from qbprop.qemu.reasons import classify
 from qbprop.session import Session, Step
 from qbprop.trace import Header, Trace, write_trace
@@ -121,8 +120,7 @@ class Beside:
         known: bool = True,
     ) -> None:
         versions = (self._first.driver.version, self._others[number].driver.version)
-        words = "\0".join((operation, what, str(number), *outcomes))
-        identity = hashlib.sha256(words.encode()).hexdigest()[:12]
+        identity = short_hash("\0".join((operation, what, str(number), *outcomes)))
         for record in self._records:
             if record.id == identity:
                 record.count += 1

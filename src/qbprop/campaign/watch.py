@@ -6,7 +6,7 @@ a :class:`Halt`, which Hypothesis lets pass at once.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import NoReturn
@@ -267,6 +267,13 @@ class Watch:
             driver.timeout = self.quick_timeout(driver.timeout)
 
 
+def patience(hazard: Hazard | None, known: Collection[str], full: float) -> float:
+    """Seconds for an answer: ``full``, or fewer behind a hazard whose hang is ``known``."""
+    if hazard is None or hazard.identity(HangFinding.kind) not in known:
+        return full
+    return min(full, KNOWN_HANG_SECONDS)
+
+
 class WatchedSession(Session):
     """A session that tells the watch of every example and step, and the QEMUs ``beside`` it."""
 
@@ -321,10 +328,7 @@ class WatchedSession(Session):
 
     def patience(self, hazard: Hazard | None) -> float:
         """Less time where a hang would be no news."""
-        full = self.driver.timeout
-        if hazard is None or hazard.identity(HangFinding.kind) not in self._watch.hidden:
-            return full
-        return min(full, KNOWN_HANG_SECONDS)
+        return patience(hazard, self._watch.hidden, self.driver.timeout)
 
     def finish(self, *, thorough: bool = True) -> None:
         """As :meth:`Session.finish`."""

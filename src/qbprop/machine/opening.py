@@ -271,9 +271,8 @@ def _next_qemu(draw: st.DrawFn, world: World) -> int:
 
 
 def _may_migrate(world: World) -> bool:
-    """Whether what a migration leads to is known, once exports have ended."""
-    active = any(job.active for job in world.jobs.values())
-    return world.traits.migrate and not (active or world.held or world.faults or world.torn)
+    """Whether what a migration leads to is known, once jobs and exports have ended."""
+    return world.traits.migrate and not (world.held or world.faults or world.torn)
 
 
 def _migrate(draw: st.DrawFn, draft: Draft) -> None:
@@ -301,7 +300,7 @@ def _stuck(world: World) -> frozenset[str]:
     """The disks with bitmaps that cannot go along."""
     bitmaps = world.named_bitmaps().items()
     return frozenset(
-        node for (node, _), each in bitmaps if each.busy or each.read_only or each.inconsistent
+        node for (node, _), each in bitmaps if world.rules.obstacle(each, "change") is not None
     )
 
 

@@ -26,13 +26,12 @@ def migrate(old: QemuProcess, new: QemuProcess, step: MigrateQemu) -> Refused | 
     """
     capabilities = {"dirty-bitmaps": step.bitmaps, "events": True}
     states = [{"capability": key, "state": state} for key, state in capabilities.items()]
-    for process, parameters in ((old, step.old_parameters), (new, step.new_parameters)):
+    for process, mapping in ((old, step.old_mapping), (new, step.new_mapping)):
         _tell(process, "migrate-set-capabilities", {"capabilities": states})
-        if parameters:
-            _tell(process, "migrate-set-parameters", parameters)
+        if mapping is not None:
+            _tell(process, "migrate-set-parameters", {"block-bitmap-mapping": mapping})
     address = {"uri": f"unix:{SOCKET}"}
     _tell(new, "migrate-incoming", address)
-    old.stderr_text()
     _tell(old, "migrate", address)
     old.monitor.wait(_ended)
     if any(map(_failed, old.monitor.events())):

@@ -41,13 +41,14 @@ from qbprop.qemu.query import (
     in_hand,
     refusal,
 )
+from qbprop.qemu.reasons import FAILED_FLUSH
 from qbprop_model.data import Bytes
 from qbprop_model.ranges import Ranges
 
 MOVING = ("created", "running", "paused")
 """The statuses in which a job may still copy."""
 
-_COMPLAINT = re.compile(r"^Failed flush for .* during close: .*\n?", re.MULTILINE)
+_COMPLAINT = re.compile(rf"^{FAILED_FLUSH}\n?", re.MULTILINE)
 """What a command that has succeeded complains of; before 11 that goes to standard error."""
 
 ERROR_STOPPED = "error-stopped"
@@ -237,7 +238,7 @@ class Performer:
     def _ask_human_monitor(self, step: HumanCommand, outcome: Outcome) -> str:
         command = Command("human-monitor-command", {"command-line": step.line})
         reply: str = accepted(self._monitor.execute(command))
-        outcome.said += "".join(_COMPLAINT.findall(reply))
+        outcome.said += "".join(told[0] for told in _COMPLAINT.finditer(reply))
         text = _COMPLAINT.sub("", reply).strip()
         if text != step.success:
             raise RequestRefused(Refused("qmp", "HMP", text))

@@ -129,28 +129,23 @@ def _(operation: op.Restart) -> Plan:
 
 @plan.register
 def _(operation: op.Migrate) -> Plan:
-    old, new = _mappings(operation.mapping) if operation.mapping is not None else ({}, {})
+    mapping = operation.mapping
+    old = new = None
+    if mapping is not None:
+        old = _mapping((each.node, each.name) for each in mapping)
+        new = _mapping((each.node, each.to) for each in mapping)
     disks = tuple(map(_opening, operation.disks))
     return Plan(MigrateQemu(disks, operation.bitmaps, old, new, operation.qemu))
 
 
-def _mappings(mapping: Iterable[op.Renaming]) -> tuple[dict[str, object], dict[str, object]]:
-    """The parameters of both sides: each bitmap travels by a number of its own."""
-    sides: tuple[dict[str, list[object]], ...] = ({}, {})
-    for number, each in enumerate(mapping):
-        for side, name in zip(sides, (each.name, each.to), strict=True):
-            bitmap = {"name": name, "alias": f"alias{number}"}
-            side.setdefault(each.node, []).append(bitmap)
-    old, new = (
-        {
-            "block-bitmap-mapping": [
-                {"node-name": node, "alias": node, "bitmaps": bitmaps}
-                for node, bitmaps in side.items()
-            ]
-        }
-        for side in sides
-    )
-    return dict(old), dict(new)
+def _mapping(bitmaps: Iterable[tuple[str, str]]) -> list[dict[str, object]]:
+    """What one side is told of bitmaps, by node and name: each travels by its number."""
+    aliases: dict[str, list[dict[str, str]]] = {}
+    for number, (node, name) in enumerate(bitmaps):
+        aliases.setdefault(node, []).append({"name": name, "alias": f"alias{number}"})
+    return [
+        {"node-name": node, "alias": node, "bitmaps": entries} for node, entries in aliases.items()
+    ]
 
 
 def _opened(operation: op.Opening | op.ReopenDisk) -> dict[str, object]:

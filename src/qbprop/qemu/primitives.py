@@ -5,7 +5,7 @@ What is not in an operation but on disk (the format of a file) stands in a step 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -187,14 +187,14 @@ class EndQemu:
 class MigrateQemu:
     """Launch a QEMU, by the number of its programs, open disks in it, and migrate to it.
 
-    ``disks`` are the plans that open them. ``bitmaps`` go along if the parameters of the two
-    sides do not leave them out.
+    ``disks`` are the plans that open them. ``bitmaps`` go along, those alone that the mappings of
+    the two sides name, if they have any.
     """
 
     disks: tuple["Plan", ...]
     bitmaps: bool
-    old_parameters: Mapping[str, object]
-    new_parameters: Mapping[str, object]
+    old_mapping: Sequence[Mapping[str, object]] | None
+    new_mapping: Sequence[Mapping[str, object]] | None
     qemu: int = 0
 
 

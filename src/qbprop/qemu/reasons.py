@@ -61,6 +61,9 @@ def _guest(error_class: str, pattern: str) -> Row:
 _NO_FILE = rf"Could not open '[^']*{_ANY}[^']*': No such file or directory"
 _LOCKED = r'Failed to get (shared )?"(write|resize|consistent read)" lock'
 
+FAILED_FLUSH = r"Failed flush for '[^']+' during close: (.+)"
+"""What QEMU complains of that closes a node all the same; the group is the error."""
+
 TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.MIGRATED_NAME_TOO_LONG: (
         _qmp(rf"^Cannot migrate bitmap '{_ANY}' on node '.*': Name is longer than 255 bytes$"),
