@@ -132,7 +132,7 @@ def test_the_command_lists_differences(tmp_path: Path, binaries: Binaries) -> No
     if not others:
         pytest.skip("make qemus has not brought another QEMU")
     words = [word for other in others for word in ("--qemu", str(other))]
-    limits = ("--seed", "3", "--max-examples", "25", "--max-time", "2m")
+    limits = ("--seed", "3", "--max-examples", "80", "--max-time", "3m")
     done = qbprop("fuzz", "--qemu", binaries.system, *words, *limits, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     record = json.loads((tmp_path / "out" / "campaign.json").read_text())
