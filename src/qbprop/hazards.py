@@ -20,6 +20,7 @@ from qbprop_model.operations import (
     ChangeBitmap,
     CloseDisk,
     DriveBackup,
+    JobSetSpeed,
     Migrate,
     Operation,
     ReopenDisk,
@@ -191,7 +192,7 @@ class Hazards:
         copies_small = isinstance(operation, Write | WriteZeroes) and _copies_small(
             operation, before
         )
-        if copies_small or _limits_blindly(actions, before):
+        if copies_small or any(_limits_blindly(action, before) for action in actions):
             yield HELD_COPY
         if isinstance(operation, Resize) and _is_refused(expected, Reason.BITMAP_BUSY):
             yield EXPORTED_RESIZE
@@ -334,14 +335,16 @@ def _copies_small(operation: Write | WriteZeroes, before: World) -> bool:
     )
 
 
-def _limits_blindly(actions: Sequence[Operation], before: World) -> bool:
+def _limits_blindly(action: Operation, before: World) -> bool:
     """Whether a limited job is to read a disk that does not tell its block status."""
-    return any(
-        isinstance(action, DriveBackup | BlockdevBackup)
-        and action.speed > 0
-        and before.blind(before.roots.get(action.node, action.node)) is not None
-        for action in actions
-    )
+    match action:
+        case DriveBackup(node=node, speed=speed) | BlockdevBackup(node=node, speed=speed):
+            source = before.roots.get(node, node)
+        case JobSetSpeed(job=job, speed=speed) if job in before.jobs:
+            source = before.jobs[job].node
+        case _:
+            return False
+    return speed > 0 and before.blind(source) is not None
 
 
 def _sources(actions: Sequence[Operation], before: World) -> list[str]:

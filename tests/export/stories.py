@@ -7,7 +7,10 @@ from qbprop_model.operations import (
     BlockdevBackup,
     CreateImage,
     Discard,
+    Fault,
+    JobCancel,
     JobFinalize,
+    JobResume,
     Layer,
     Operation,
     Pattern,
@@ -71,3 +74,22 @@ IN_FLIGHT: tuple[Operation, ...] = (
     Write(node="drive0", offset=0, length=512, fill=3),
 )
 """A job that waits while guests write, is finalized, and stays concluded."""
+
+STOPPED: tuple[Operation, ...] = (
+    AddDisk(node="drive0", layers=(Layer(size=131072),)),
+    CreateImage(image="target0", layer=Layer(size=131072)),
+    Write(node="drive0", offset=65536, length=512, fill=1),
+    BlockdevBackup(
+        node="drive0",
+        target="target0",
+        sync="full",
+        max_workers=1,
+        max_chunk=65536,
+        on_target_error="stop",
+        auto_dismiss=False,
+        faults=(Fault(request="write", offset=65536, times=2),),
+    ),
+    JobResume(job="job0"),
+    JobCancel(job="job0"),
+)
+"""A job that stops at an error, goes on, stops again, and is cancelled."""

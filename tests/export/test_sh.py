@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from tests.export.stories import HEALTHY, IN_FLIGHT
+from tests.export.stories import HEALTHY, IN_FLIGHT, STOPPED
 from tests.sensitivity.variants import VARIANTS
 
 from qbprop.campaign.certificate import one_less
@@ -152,6 +152,13 @@ def test_jobs_in_flight_are_waited_for_and_ended(
     assert code == BEHAVES, output
     story = tell([HEALTHY[:3], IN_FLIGHT[:length]], kind, traits=traits)
     code, output = run(render(story, ABOUT, transport), lab.binaries)
+    assert code == BEHAVES, output
+
+
+@pytest.mark.parametrize("length", [4, 5, 6])
+def test_a_job_that_stops_at_an_error_is_waited_for(lab: Lab, length: int) -> None:
+    story = tell([STOPPED[:length]], "jobs")
+    code, output = run(render(story, ABOUT, "nbd"), lab.binaries)
     assert code == BEHAVES, output
 
 

@@ -277,9 +277,14 @@ export_gone() {
     unset "gone[$1]"
 }
 
-# Wait until job $1 has come to status $2, or to its end.
+# Wait until job $1 has come to status $2, in this step after event $3 if it is given, or to its
+# end.
 job_rests() {
-    until [[ ${alive[$1]:-null} == @($2|concluded|null) ]]; do hear; note; done
+    until [[ ${alive[$1]:-null} == @(concluded|null) ||
+        (${alive[$1]} == "$2" && ${job_words[$1]:-} == *"${3:-}"*) ]]; do
+        hear
+        note
+    done
 }
 
 # Wait until job $1 has copied something and no job has anything in hand, or $1 runs no more.

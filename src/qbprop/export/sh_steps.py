@@ -11,6 +11,7 @@ from qbprop.qemu.explain import map_arguments
 from qbprop.qemu.guest_hmp import report, words
 from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
+from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
@@ -158,4 +159,5 @@ def _(step: AwaitExportGone, script: Script) -> Iterator[str]:
 @calls.register(AwaitRest)
 def _(step: object, script: Script) -> Iterator[str]:
     for job, status in script.rests.items():
-        yield f"job_rests {quote(job)} {status}"
+        rest = "paused ERROR" if status == ERROR_STOPPED else status
+        yield f"job_rests {quote(job)} {rest}"
