@@ -16,6 +16,7 @@ from qbprop_model.operations import (
     Abort,
     Action,
     BitmapMerge,
+    BitmapRemove,
     BlockdevBackup,
     ChangeBitmap,
     CloseDisk,
@@ -57,6 +58,9 @@ FAILED_ENABLE = Hazard("undoing a failed enable", frozenset({"crash", "fields"})
 ALWAYS_UNDONE = Hazard("undoing a backup with mode always", frozenset({"count", "dirty-set"}))
 ALWAYS_STALE = Hazard(
     "undoing what came before a backup with mode always", frozenset(KINDS), lasting=True
+)
+REMOVAL_UNDONE = Hazard(
+    "undoing the removal of an inconsistent bitmap", frozenset({"fields", "reply"}), lasting=True
 )
 GROUP_UNDONE = Hazard("undoing a group of backups", frozenset({"hang"}))
 FILTER_BACKUP = Hazard("undoing a backup of a job's filter", frozenset(KINDS), lasting=True)
@@ -103,6 +107,7 @@ HAZARDS = (
     EXPORTED_FILTER,
     ALWAYS_UNDONE,
     ALWAYS_STALE,
+    REMOVAL_UNDONE,
     GROUP_UNDONE,
     FILTER_BACKUP,
     TWO_BACKUPS,
@@ -368,8 +373,19 @@ def _undone(operation: Transaction, expected: Expectation, before: World) -> Ite
         if _stale(reached):
             yield ALWAYS_STALE
         yield ALWAYS_UNDONE
+    if any(_removes_inconsistent(action, before) for action in reached[:-1]):
+        yield REMOVAL_UNDONE
     if any(b.node in before.roots and nodes[i] in nodes[:i] for i, b in enumerate(backups)):
         yield FILTER_BACKUP
+
+
+def _removes_inconsistent(action: Action, before: World) -> bool:
+    """Whether an action removes a bitmap that is inconsistent, which QEMU stores no more."""
+    if not isinstance(action, BitmapRemove):
+        return False
+    node = before.find(action.node)
+    bitmap = None if node is None else node.bitmaps.get(action.name)
+    return bitmap is not None and bitmap.inconsistent
 
 
 def _stale(actions: Sequence[Action]) -> bool:

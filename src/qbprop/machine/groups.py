@@ -24,6 +24,7 @@ from qbprop.machine.draws import (
     seldom,
 )
 from qbprop.machine.jobs import ACTIONS, command, during, endings
+from qbprop.machine.opening import openings
 from qbprop.machine.topology import add_disk, empty_slots, layers
 from qbprop_model.operations import (
     FILTERS,
@@ -192,4 +193,4 @@ def _steer(draw: st.DrawFn, draft: Draft, ids: Sequence[str]) -> None:
             return
         draft.add(command(draw, draft.world, left))
         if seldom(draw, 3) and draft.world.backed_up:
-            draft.add(*during(draw, draft.world))
+            draft.add(*pick(draw, (during, during, openings))(draw, draft.world))

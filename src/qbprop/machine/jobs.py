@@ -24,6 +24,7 @@ from qbprop.machine.draws import (
 from qbprop.machine.exports import one_step
 from qbprop.machine.faults import struck
 from qbprop.machine.guest import few, request
+from qbprop.machine.opening import openings
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     BITMAPS,
@@ -179,6 +180,8 @@ def start_any(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 def during(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """What guests and others do while a job is in flight; the last may be commands."""
     found: list[Operation] = [_beside(draw, world) for _ in range(pick(draw, (2, 1, 3, 5)))]
+    if seldom(draw, 12):
+        found += openings(draw, world)
     found += [command(draw, world) for _ in range(pick(draw, (0, 1, 2)))]
     return tuple(found)
 

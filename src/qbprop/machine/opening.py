@@ -21,7 +21,7 @@ from qbprop.machine.draws import (
     sited,
 )
 from qbprop.machine.guest import few, new_size
-from qbprop.machine.topology import DISCARDS, detects
+from qbprop.machine.topology import DISCARDS, add_disk, detects, empty_slots
 from qbprop_model.operations import (
     BITMAPS,
     DRIVES,
@@ -63,8 +63,12 @@ HOW: tuple[Literal["quit", "terminate", "kill"], ...] = ("quit", "kill", "kill",
 
 
 def close_disk(draw: st.DrawFn, world: State) -> CloseDisk:
-    """A disk is closed, as it was opened; seldom by its other name, which is refused."""
-    name = pick(draw, present(world))
+    """A disk is closed, as it was opened; seldom by its other name, which is refused.
+
+    Beside jobs it is mostly one that they do not use.
+    """
+    spare = idle(world) if world.backed_up and not seldom(draw, 3) else []
+    name = pick(draw, spare or present(world))
     drive = world.nodes[name].drive
     return CloseDisk(node=name if drive is None or seldom(draw, 20) else drive)
 
@@ -92,14 +96,19 @@ def opening(
     )
 
 
+def idle(world: State) -> list[str]:
+    """The disks that no job backs up."""
+    return [name for name in present(world) if name not in world.backed_up]
+
+
 def reopenable(world: State) -> list[str]:
     """The disks of one layer, with no one but guests to use them."""
     return [
         name
-        for name in present(world)
+        for name in idle(world)
         if world.nodes[name].drive is None
         and world.images[f"{name}.0"].backing is None
-        and name not in {*world.faults, *world.exported, *world.backed_up}
+        and name not in {*world.faults, *world.exported}
     ]
 
 
@@ -128,7 +137,11 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         if not scratch.nodes:
             break
         draft.add(*few(draw, scratch), *last_bits(draw, scratch))
+        if scratch.backed_up and not idle(scratch) and empty_slots(scratch):
+            draft.add(add_disk(draw, scratch))
         kinds = KINDS if len(scratch.qemus) == 1 else CROSSING
+        if _stuck(scratch):
+            kinds = (*kinds, "migrate")
         kind = pick(draw, BESIDE_JOBS if scratch.backed_up else kinds)
         if kind == "restart":
             _restart(draw, draft)
@@ -283,6 +296,8 @@ def _migrate(draw: st.DrawFn, draft: Draft) -> None:
     stuck = _stuck(world)
     mapped = world.engines[0].mapped or seldom(draw, 3) or bool(stuck and seldom(draw, 2))
     bitmaps = not seldom(draw, 6)
+    if bitmaps and seldom(draw, 6):
+        draft.add(BitmapAdd(node=pick(draw, present(world)), name=BITMAPS[-1]))
     mapping = _mapping(draw, world, stuck) if bitmaps and mapped else None
     disks, all_drives = [], seldom(draw, 3)
     for name in present(world):
