@@ -5,6 +5,7 @@ replaces it when that fails or when it died, hung or was left in an unknown stat
 """
 
 import importlib.util
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.guest_hmp import HmpGuest
 from qbprop.qemu.images import Images
 from qbprop.qemu.migration import INCOMING, UNANNOUNCED, migrate
-from qbprop.qemu.monitor import Command, Error, QemuGone
+from qbprop.qemu.monitor import Command, Error, QemuGone, Reply
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import awaiting, plan, target_file
@@ -35,6 +36,7 @@ from qbprop.qemu.query import (
     accepted,
     digest_query,
     digests_of,
+    in_hand,
     refusal,
     state_of,
 )
@@ -411,9 +413,8 @@ class Driver:
     def _observation(
         self, outcome: Outcome, digests: Bitmaps, queries: Sequence[Command]
     ) -> Observation:
-        replies = outcome.replies
-        answers = {query.name: reply for query, reply in zip(queries, replies, strict=True)}
-        nodes, jobs = answers.get(NODES_QUERY.name), answers.get(JOBS_QUERY.name)
+        replies = self._rested(queries, outcome.replies)
+        nodes, jobs = _nodes_and_jobs(queries, replies)
         unanswered = [refusal(reply) for reply in (nodes, jobs) if isinstance(reply, Error)]
         state = None if nodes is None or unanswered else state_of(nodes)
         return Observation(
@@ -431,6 +432,22 @@ class Driver:
             aftermath=(*outcome.aftermath, *unanswered),
             exchange=tuple(outcome.exchange),
         )
+
+    def _rested(self, queries: Sequence[Command], replies: Sequence[Reply]) -> Sequence[Reply]:
+        """The replies to some queries, asked again while a job has something in hand.
+
+        A job with a speed limit that was drained begins anew: it takes its next cluster for a
+        moment, until it has found out that it may not copy it yet.
+        """
+        until = time.monotonic() + self.timeout
+        while time.monotonic() < until:
+            nodes, jobs = _nodes_and_jobs(queries, replies)
+            if not jobs or nodes is None or isinstance(nodes, Error) or isinstance(jobs, Error):
+                break
+            if in_hand(jobs, nodes) == 0:
+                break
+            replies = self._now.process.monitor.execute_all(queries)
+        return replies
 
     def _note(self, operation: Operation) -> None:
         """Keep in mind what an operation has opened, or closed."""
@@ -472,6 +489,14 @@ def _close_disk(node: str, drive: str | None) -> Command:
 
 
 _NO_NODE = Read | Flush | CreateImage | RebaseImage | ReadDirtyExtents | ChangeBitmap | ResizeImage
+
+
+def _nodes_and_jobs(
+    queries: Sequence[Command], replies: Sequence[Reply]
+) -> tuple[Reply | None, Reply | None]:
+    """What NODES_QUERY and JOBS_QUERY were answered, if they are among the queries."""
+    answers = {query.name: reply for query, reply in zip(queries, replies, strict=True)}
+    return answers.get(NODES_QUERY.name), answers.get(JOBS_QUERY.name)
 
 
 def _reaches_no_node(operation: Operation) -> bool:
