@@ -1,5 +1,6 @@
 """What a campaign of several workers takes from their shares."""
 
+import io
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -157,7 +158,7 @@ def test_a_worker_that_died_is_replaced_a_few_times(shared: SharedCampaign) -> N
         end(shared, 0, summary, book, code=-9)
         end(shared, 0, summary, book, code=-9)
         assert submit.call_count == 2
-        with pytest.raises(QbpropError, match="died 3 times"):
+        with pytest.raises(QbpropError, match=r"died 3 times"):
             end(shared, 0, summary, book, code=-9)
 
 
@@ -241,6 +242,20 @@ def test_a_share_is_asked_to_end_only_once() -> None:
     workers.stop()
     workers.stop()
     process.send_signal.assert_called_once_with(signal.SIGINT)
+
+
+def test_a_worker_that_takes_too_much_memory_is_ended_and_said_why(tmp_path: Path) -> None:
+    lab = Lab(find_binaries(None))
+    options = Options(out=tmp_path, max_seconds=60.0, seed=5)
+    said = io.StringIO()
+    workers = LocalWorkers(1, limit=20 << 20)
+    shared = SharedCampaign(
+        lab, options, Console(file=said), workers=workers, qemu=None, known=None
+    )
+    with pytest.raises(QbpropError, match=r"died 3 times .*more than 20 MiB of memory"):
+        shared.run()
+    assert said.getvalue().count("it took more than 20 MiB of memory") == 2
+    assert shared.summary.memory > 0
 
 
 def test_the_first_new_finding_stops_the_others_where_that_is_wanted(

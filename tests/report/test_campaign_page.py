@@ -84,7 +84,7 @@ def test_the_verdict_comes_first_and_all_is_there(campaign: Path, tmp_path: Path
         f"git bisect run {folder}/bisect.sh",
     ]
     assert all(height > 0 for height in seen["curves"].values())
-    assert set(seen["curves"]) == {"steps", "examples", "cells", "findings"}
+    assert set(seen["curves"]) == {"steps", "examples", "cells", "findings", "memory"}
     ok, refused = (
         told.statistics.cells["bitmap_clear", "none", each] for each in ("ok", "refused")
     )
@@ -145,6 +145,7 @@ def test_a_campaign_grows_and_a_line_cut_short_is_left_out(tmp_path: Path) -> No
     growth = Growth(tmp_path, 5000)
     for summary.seconds in (0.0, 4.0, 10.0, 12.0, 20.5):
         summary.statistics.steps += 7
+        summary.memory += 1 << 20
         growth.note(summary)
     with (tmp_path / "growth.jsonl").open("a") as log:
         log.write('{"seconds": 30')
@@ -157,7 +158,7 @@ def test_a_campaign_grows_and_a_line_cut_short_is_left_out(tmp_path: Path) -> No
         (20.5, 35),
         (31.0, 35),
     ]
-    assert points[0] == Point(seconds=0.0, examples=0, steps=7, cells=0, findings=0)
+    assert points[0] == Point(seconds=0.0, examples=0, steps=7, cells=0, findings=0, memory=1 << 20)
 
 
 def test_verdicts() -> None:

@@ -18,13 +18,17 @@ NAME = "growth.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What had been done so many seconds after the start; ``cells`` that were reached."""
+    """What had been done so many seconds after the start; ``cells`` that were reached.
+
+    ``memory`` are the bytes that the campaign and all processes below it had in memory then.
+    """
 
     seconds: float
     examples: int
     steps: int
     cells: int
     findings: int
+    memory: int = 0
 
 
 class Growth:
@@ -50,6 +54,7 @@ class Growth:
             steps=counts.steps,
             cells=counts.cells_reached,
             findings=len(summary.findings),
+            memory=summary.memory,
         )
         torn = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
         with self._path.open("a", encoding="utf-8") as log:

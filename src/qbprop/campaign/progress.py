@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from qbprop.campaign.duration import show_duration
+from qbprop.campaign.memory import show
 from qbprop.campaign.summary import Summary
 
 PLAIN_SECONDS = 5.0
@@ -89,6 +90,8 @@ def describe(summary: Summary, activity: str, limit: float | None) -> str:
         f"{summary.steps_per_second:.0f} steps/s",
         found,
     ]
+    if summary.memory:
+        parts.append(show(summary.memory))
     return "  ".join([*parts, f"· {activity}"] if activity else parts)
 
 

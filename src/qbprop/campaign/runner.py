@@ -27,6 +27,7 @@ from qbprop.campaign.folder import concluding, unwritable
 from qbprop.campaign.growth import Growth
 from qbprop.campaign.known import KnownFinding, known_ids
 from qbprop.campaign.machine import describe_machine
+from qbprop.campaign.memory import resident
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import RandomSearch, Rounds
 from qbprop.campaign.signals import stopped_by_signals
@@ -379,5 +380,6 @@ class Campaign:
     def _write(self) -> None:
         self._next_write = time.monotonic() + WRITE_SECONDS
         self._refresh()
+        self.summary.memory = resident()
         self.summary.write(self.options.out)
         self._growth.note(self.summary)

@@ -17,6 +17,7 @@ from rich.console import Console
 from qbprop.campaign.folder import concluding
 from qbprop.campaign.growth import Growth
 from qbprop.campaign.ledger import Ledger
+from qbprop.campaign.memory import resident
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
 from qbprop.campaign.rounds import derived_seed
 from qbprop.campaign.runner import SEED_LIMIT, Options, open_summary, tell_qemu
@@ -219,12 +220,14 @@ class SharedCampaign:
                 f"share {number} died {ATTEMPTS} times (exit code {ended.code}), and said last: "
                 f"{ended.said or 'nothing'}"
             )
-        self._note(f"a worker died (exit code {ended.code}); another goes on with its share")
+        why = f"exit code {ended.code}" + (f": {ended.said}" if ended.said else "")
+        self._note(f"a worker died ({why}); another goes on with its share")
         self._begin(number)
 
     def refresh(self) -> None:
         """Bring the summary up to date."""
         self.summary.seconds = self._seconds
+        self.summary.memory = resident()
         self.ledger.tell(self.summary)
 
     def _note(self, text: str) -> None:

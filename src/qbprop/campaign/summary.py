@@ -90,6 +90,7 @@ class Summary:
     number of workers. ``rounds`` are those that were begun, ``request`` what the user asked for;
     ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
     ``warnings`` tell what went wrong around it; ``sequences`` how far an exhaustive search is;
+    ``memory`` are the bytes that the campaign and all processes below it had in memory last;
     ``differences`` in what several QEMUs differed that performed the same examples.
     """
 
@@ -101,6 +102,7 @@ class Summary:
     status: Status = "running"
     seconds: float = 0.0
     commands: int = 0
+    memory: int = 0
     statistics: Statistics = field(default_factory=Statistics)
     findings: list[FindingRecord] = field(default_factory=list)
     jobs: int = 1
@@ -156,6 +158,7 @@ class Summary:
             "steps": counts.steps,
             "shrink_steps": counts.shrink_steps,
             "commands": self.commands,
+            "memory": self.memory,
             "rounds": self.rounds,
             "operations": {name: sum(both.values()) for name, both in outcomes.items()},
             "outcomes": outcomes,
@@ -185,6 +188,7 @@ class Summary:
             status=record["status"],
             seconds=record["seconds"],
             commands=record["commands"],
+            memory=record.get("memory", 0),
             statistics=Statistics.from_record(record),
             findings=[FindingRecord(**finding) for finding in record["findings"]],
             jobs=record["jobs"],

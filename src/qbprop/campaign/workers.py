@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from qbprop.campaign.memory import resident, show, worker_limit
 from qbprop.campaign.runner import Options
 
 KNOWN = "known.toml"
@@ -80,10 +81,15 @@ class Workers(Protocol):
 
 
 class LocalWorkers:
-    """Does shares on this machine, each by a process."""
+    """Does shares on this machine, each by a process; one that takes too much memory is killed.
 
-    def __init__(self, jobs: int) -> None:
+    ``limit`` are the bytes that each may take with its QEMU.
+    """
+
+    def __init__(self, jobs: int, limit: int | None = None) -> None:
         self.places = jobs
+        self._limit = worker_limit(jobs) if limit is None else limit
+        self._swollen: set[int] = set()
         self._pool = ThreadPoolExecutor(jobs)
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.stopping = False
@@ -121,10 +127,17 @@ class LocalWorkers:
             _interrupt(process)
         code = finish(process, share.seconds)
         del self.running[share.number]
-        return Ended(share, code, last_line(folder))
+        if share.number not in self._swollen:
+            return Ended(share, code, last_line(folder))
+        self._swollen.remove(share.number)
+        return Ended(share, code, f"it took more than {show(self._limit)} of memory")
 
     def pulse(self) -> None:
-        """Nothing: processes end with the one that started them."""
+        """Kill what takes too much memory; all else ends with the process that started it."""
+        for number, process in list(self.running.items()):
+            if resident(process.pid) > self._limit:
+                self._swollen.add(number)
+                process.kill()
 
     def stop(self) -> None:
         """Ask all shares to end in order, once: to be asked twice ends a share at once."""

@@ -15,6 +15,13 @@ INCOMING = ("-incoming", "defer")
 UNANNOUNCED = ("-global", "migration.send-switchover-start=off")
 """The options of a QEMU that announces the end of a migration: not all others understand that."""
 
+DOWNTIME = 2_000_000
+"""Milliseconds that the end of a migration may take, as many as QEMU allows.
+
+QEMU ends a migration once what is left takes no longer than that at the speed that was measured,
+and there is no speed to measure on a machine without memory. Bitmaps alone are left to the end.
+"""
+
 SOCKET = "migration.socket"
 """Where the two meet: a file in the folder of both."""
 
@@ -30,6 +37,7 @@ def migrate(old: QemuProcess, new: QemuProcess, step: MigrateQemu) -> Refused | 
         _tell(process, "migrate-set-capabilities", {"capabilities": states})
         if mapping is not None:
             _tell(process, "migrate-set-parameters", {"block-bitmap-mapping": mapping})
+    _tell(old, "migrate-set-parameters", {"downtime-limit": DOWNTIME})
     address = {"uri": f"unix:{SOCKET}"}
     _tell(new, "migrate-incoming", address)
     _tell(old, "migrate", address)

@@ -13,6 +13,7 @@ from qbprop.atomic import write_atomically
 from qbprop.campaign.duration import show_duration
 from qbprop.campaign.growth import Point, read_growth
 from qbprop.campaign.job_states import OUTCOMES, STATES, UNREACHABLE
+from qbprop.campaign.memory import show
 from qbprop.campaign.summary import FindingRecord, Summary
 from qbprop.campaign.verdict import verdict
 from qbprop.errors import EnvironmentProblem, TraceError
@@ -41,7 +42,7 @@ class Curve:
     """How a figure grew: ``line`` are the points of a polyline, the highest stands for ``most``."""
 
     name: str
-    most: int
+    most: str
     line: str
 
 
@@ -139,11 +140,11 @@ def _curves(points: Sequence[Point]) -> Iterator[Curve]:
     if not points:
         return
     span = max(points[-1].seconds, 0.001)
-    for name in ("steps", "examples", "cells", "findings"):
+    for name in ("steps", "examples", "cells", "findings", "memory"):
         heights = [getattr(point, name) for point in points]
         most = max(heights)
         line = " ".join(
             f"{point.seconds / span * WIDTH:.1f},{HEIGHT * (1 - height / max(most, 1)):.1f}"
             for point, height in zip(points, heights, strict=True)
         )
-        yield Curve(name, most, line)
+        yield Curve(name, show(most) if name == "memory" else f"{most:,}", line)
