@@ -121,6 +121,8 @@ def test_without_x_perf_nothing_is_tuned_limited_or_paused_in_its_run() -> None:
     common: dict[str, Any] = {"node": "drive0", "target": "target0", "sync": "full"}
     with pytest.raises(InvalidOperationError, match="x-perf"):
         last(OLD, BlockdevBackup(**common, max_workers=1))
+    with pytest.raises(InvalidOperationError, match="x-perf"):
+        last(OLD, Transaction(actions=(Abort(), BlockdevBackup(**common, max_workers=1))))
     with pytest.raises(OpenOutcomeError):
         last(OLD, BlockdevBackup(**common, speed=1))
     with pytest.raises(OpenOutcomeError):

@@ -9,14 +9,18 @@ from qbprop.export.certify import export_sh
 from qbprop.export.story import ExportError
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
+from qbprop.session import Session
 from qbprop.trace import Trace, write_trace
 from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
+    CloseDisk,
     HoldWrite,
     InvalidOperationError,
     Layer,
+    Migrate,
     OpenDisk,
+    Opening,
     Operation,
     Restart,
     Write,
@@ -43,15 +47,41 @@ def lab(pytestconfig: pytest.Config) -> Lab:
     return Lab(binaries, others=(daemon,))
 
 
+def program(session: Session) -> str:
+    """What runs as QEMU, which may be by a loader of its own."""
+    words = Path(f"/proc/{session.driver.process.pid}/cmdline").read_text().split("\0")
+    return next(name for word in words if (name := Path(word).name).startswith("qemu-"))
+
+
+def test_what_qemu_complains_of_late_or_otherwise_is_known(pytestconfig: pytest.Config) -> None:
+    lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
+    operations: tuple[Operation, ...] = (
+        DISK,
+        BitmapAdd(node="drive0", name="bitmap0", persistent=True),
+        CloseDisk(node="drive0"),
+        OpenDisk(node="drive0"),
+        Restart(how="kill"),
+        OpenDisk(node="drive0"),
+        Migrate(disks=(Opening(node="drive0"),)),
+        OpenDisk(node="drive0", drive="device0", read_only=True),
+        Restart(how="terminate"),
+    )
+    with lab.session() as session:
+        session.begin()
+        steps = [session.step(operation) for operation in operations]
+        session.finish()
+    assert [step.expected.refusal is not None for step in steps[-3:]] == [True, True, False]
+
+
 def test_what_is_on_disk_passes_to_another_program(lab: Lab) -> None:
     with lab.session() as session:
         session.begin()
         for operation in CROSSED:
             session.step(operation)
         session.finish()
-        assert "storage-daemon" in Path(f"/proc/{session.driver.process.pid}/exe").readlink().name
+        assert "storage-daemon" in program(session)
         session.begin()
-        assert "system" in Path(f"/proc/{session.driver.process.pid}/exe").readlink().name
+        assert "system" in program(session)
 
 
 def test_the_model_goes_by_what_the_other_is_like() -> None:

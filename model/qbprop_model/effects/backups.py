@@ -74,11 +74,19 @@ def lock_target(target: str, world: State, *, alone: bool = False) -> None:
         raise Refused(Reason.IMAGE_LOCKED)
 
 
+def check_tuning(op: Backup, world: State) -> None:
+    """Let pass what can be said to this QEMU.
+
+    :raises InvalidOperationError: it cannot be told how the job shall copy.
+    """
+    if op.tuned and not world.traits.blockdev_backup_x_perf:
+        raise InvalidOperationError("this QEMU knows no x-perf")
+
+
 def start_backup(op: Backup, world: State) -> str:
     """Make a job, or refuse in the order in which QEMU looks (semantics 6.1); its id."""
     rules = world.rules
-    if op.tuned and not world.traits.blockdev_backup_x_perf:
-        raise InvalidOperationError("this QEMU knows no x-perf")
+    check_tuning(op, world)
     name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
     sync = op.sync
     if isinstance(op, DriveBackup):

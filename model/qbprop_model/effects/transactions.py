@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from qbprop_model.effects.backups import open_target, start_backup
+from qbprop_model.effects.backups import check_tuning, open_target, start_backup
 from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.jobs import start_jobs
@@ -32,6 +32,8 @@ def _(op: Transaction, world: State) -> Outcome:
     for action in op.actions:
         if isinstance(action, BitmapAdd):
             check_arguments(action)
+        if isinstance(action, DriveBackup | BlockdevBackup):
+            check_tuning(action, world)
     if op.grouped and world.traits.groups_checked_first and not all(map(_is_backup, op.actions)):
         raise Refused(Reason.GROUPED_UNSUPPORTED)
     for position, action in enumerate(op.actions):

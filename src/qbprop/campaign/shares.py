@@ -220,7 +220,7 @@ class SharedCampaign:
                 f"share {number} died {ATTEMPTS} times (exit code {ended.code}), and said last: "
                 f"{ended.said or 'nothing'}"
             )
-        why = f"exit code {ended.code}" + (f": {ended.said}" if ended.said else "")
+        why = ended.said if ended.too_large else f"exit code {ended.code}"
         self._note(f"a worker died ({why}); another goes on with its share")
         self._begin(number)
 

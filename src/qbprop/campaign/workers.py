@@ -37,11 +37,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the process of a share ended, and the last line that it said."""
+    """How the process of a share ended, and the last line that it said.
+
+    ``too_large`` tells that it was killed for the memory that it took.
+    """
 
     share: Share
     code: int
     said: str
+    too_large: bool = False
 
 
 class Workers(Protocol):
@@ -127,10 +131,10 @@ class LocalWorkers:
             _interrupt(process)
         code = finish(process, share.seconds)
         del self.running[share.number]
-        if share.number not in self._swollen:
-            return Ended(share, code, last_line(folder))
-        self._swollen.remove(share.number)
-        return Ended(share, code, f"it took more than {show(self._limit)} of memory")
+        too_large = share.number in self._swollen
+        self._swollen.discard(share.number)
+        said = f"it took more than {show(self._limit)} of memory"
+        return Ended(share, code, said if too_large else last_line(folder), too_large)
 
     def pulse(self) -> None:
         """Kill what takes too much memory; all else ends with the process that started it."""

@@ -5,7 +5,6 @@ replaces it when that fails or when it died, hung or was left in an unknown stat
 """
 
 import importlib.util
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from qbprop.qemu.images import Images
 from qbprop.qemu.migration import INCOMING, UNANNOUNCED, migrate
 from qbprop.qemu.monitor import Command, Error, QemuGone, Reply
 from qbprop.qemu.observation import Observation, Refused, RequestRefused
+from qbprop.qemu.patience import Patience
 from qbprop.qemu.performer import Outcome, Performer
 from qbprop.qemu.plan import awaiting, plan, target_file
 from qbprop.qemu.primitives import EndQemu, GuestRequest, MigrateQemu
@@ -439,8 +439,8 @@ class Driver:
         A job with a speed limit that was drained begins anew: it takes its next cluster for a
         moment, until it has found out that it may not copy it yet.
         """
-        until = time.monotonic() + self.timeout
-        while time.monotonic() < until:
+        patience = Patience(self.timeout)
+        while not patience.over:
             nodes, jobs = _nodes_and_jobs(queries, replies)
             if not jobs or nodes is None or isinstance(nodes, Error) or isinstance(jobs, Error):
                 break

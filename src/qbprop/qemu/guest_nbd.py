@@ -6,7 +6,6 @@ of zero length reach QEMU.
 """
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from qbprop.qemu.guest_hmp import HmpGuest
 from qbprop.qemu.monitor import Command, Event, QemuSilent
 from qbprop.qemu.nbd_server import SOCKET, serve
 from qbprop.qemu.observation import Refused, RequestRefused
+from qbprop.qemu.patience import Patience
 from qbprop.qemu.primitives import GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import accepted
@@ -238,9 +238,9 @@ class NbdConnection:
 
     def _poll(self, what: str) -> None:
         seconds = self._process.monitor.timeout
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         while not self._handle.poll(SLICE_MILLISECONDS):
-            if time.monotonic() >= deadline:
+            if patience.over:
                 raise QemuSilent(f"NBD {what} of {self.export}", seconds)
 
 
@@ -330,9 +330,9 @@ class NbdGuest:
         self._hmp.command(node, f"break {HELD_AT} {node}", None)
         self._held[node] = connection.start(request)
         seconds = self._process.monitor.timeout
-        deadline = time.monotonic() + seconds
+        patience = Patience(seconds)
         while f"Suspended request '{node}'" not in self._process.stdout_text():
-            if time.monotonic() >= deadline:
+            if patience.over:
                 raise QemuSilent(f"a write to {node} that is to be held", seconds)
             connection.serve()
 

@@ -19,6 +19,7 @@ from typing import Self
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.monitor import QemuSilent
 from qbprop.qemu.observation import Refused, RequestRefused
+from qbprop.qemu.patience import patiently
 from qbprop.qemu.primitives import MakeImage, Program
 from qbprop.qemu.qcow2 import (
     BACKING_LENGTH_FIELD,
@@ -240,7 +241,7 @@ class Images:
     def _ended(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
         """The exit code of a program, and what it said."""
         try:
-            output, errors = process.communicate(timeout=self.timeout)
+            output, errors = patiently(lambda left: process.communicate(timeout=left), self.timeout)
         except subprocess.TimeoutExpired:
             words = process.args
             assert isinstance(words, list)

@@ -1,10 +1,10 @@
 """Live migration from one running QEMU to another, which was launched to be migrated to."""
 
-import time
 from collections.abc import Mapping
 
 from qbprop.qemu.monitor import Command, Error, Event, QemuSilent
 from qbprop.qemu.observation import Refused
+from qbprop.qemu.patience import Patience
 from qbprop.qemu.primitives import MigrateQemu
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import accepted
@@ -57,8 +57,8 @@ def _await_silence(old: QemuProcess) -> None:
 
     Before 6.0 QEMU does not tell, and has not been seen to complain.
     """
-    until = time.monotonic() + old.monitor.timeout
-    while time.monotonic() < until:
+    patience = Patience(old.monitor.timeout)
+    while not patience.over:
         instances = old.monitor.execute(Command("query-yank"))
         if isinstance(instances, Error) or {"type": "migration"} not in instances:
             return

@@ -23,6 +23,8 @@ from typing import Any, cast
 from qemu.qmp import ConnectError, Message, QMPClient
 from qemu.qmp.models import ErrorResponse
 
+from qbprop.qemu.patience import SLICE_SECONDS, Patience
+
 EVENT_LIMIT = 10_000
 """Untaken events a monitor keeps before it reports a flood."""
 
@@ -193,7 +195,7 @@ class Monitor:
         self._run_until(
             lambda: len(client.replies) == len(commands),
             lambda: f"no reply to {commands[len(client.replies)].name}",
-            self._loop.time() + self.timeout,
+            Patience(self.timeout),
         )
         replies, client.replies = client.replies, []
         return [_reply(message) for message in replies]
@@ -207,13 +209,13 @@ class Monitor:
         """Wait until an event, untaken or to come, satisfies ``done``; all stay untaken."""
         self._check()
         inbox, seen = self._client.inbox, 0
-        deadline = self._loop.time() + self.timeout
+        patience = Patience(self.timeout)
         while not any(map(done, inbox[seen:])):
             seen = len(inbox)
             self._run_until(
                 partial(_is_longer, inbox, seen),
                 lambda: "an awaited event did not come",
-                deadline,
+                patience,
             )
 
     def close(self) -> None:
@@ -234,18 +236,20 @@ class Monitor:
         if self._gone is not None:
             raise self._gone
 
-    def _run_until(self, met: Callable[[], bool], what: Callable[[], str], deadline: float) -> None:
-        """Let messages come in until ``met()``; ``what`` tells what was missed at the deadline.
+    def _run_until(
+        self, met: Callable[[], bool], what: Callable[[], str], patience: Patience
+    ) -> None:
+        """Let messages come in until ``met()``; ``what`` tells what was missed in the end.
 
         The loop is stopped by hand, which saves the poll that a future would cost.
         """
         client, loop = self._client, self._loop
         self._gone = self._interrupted
-        timer = loop.call_at(deadline, loop.stop)
         client.stop_when(met, loop.stop)
-        while not (met() or client.lost or client.flood or loop.time() >= deadline):
+        while not (met() or client.lost or client.flood or patience.over):
+            timer = loop.call_later(min(patience.left, SLICE_SECONDS), loop.stop)
             loop.run_forever()
-        timer.cancel()
+            timer.cancel()
         if client.flood is not None:
             self._gone = client.flood
         elif met():

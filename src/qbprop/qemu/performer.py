@@ -1,7 +1,6 @@
 """Plans carried out: each primitive step sent where it belongs, and its answer kept."""
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from qbprop.qemu.guest import GuestIo
 from qbprop.qemu.images import Images
 from qbprop.qemu.monitor import Command, Error, Event, Monitor, QemuSilent, Reply
 from qbprop.qemu.observation import Exchange, Refused, RequestRefused
+from qbprop.qemu.patience import Patience
 from qbprop.qemu.primitives import (
     AttachGuest,
     AwaitCopy,
@@ -279,8 +279,8 @@ class Performer:
     def _await_copy(self, job: str) -> None:
         """Ask until a job has copied something and no job has anything in hand."""
         seconds = self._monitor.timeout
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        patience = Patience(seconds)
+        while not patience.over:
             jobs, nodes = map(accepted, self._monitor.execute_all([JOBS_QUERY, NODES_QUERY]))
             moves = any(each["id"] == job and each["status"] in MOVING for each in jobs)
             if not moves or (has_copied(job, jobs) and in_hand(jobs, nodes) == 0):

@@ -22,6 +22,7 @@ from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.features import Features, probe
 from qbprop.qemu.monitor import Command, EventFlood, Monitor, QemuDied, QemuGone, QemuSilent
+from qbprop.qemu.patience import patiently
 
 __all__ = ["EventFlood", "QemuDied", "QemuGone", "QemuProcess", "QemuSilent"]
 
@@ -40,6 +41,11 @@ LOG_LIMIT = 1 << 20
 ROOM = 1 << 20
 """Bytes that must be free in the folder for a launch to make sense."""
 
+
+_HINT = re.compile(
+    r"^Try block-dirty-bitmap-remove to delete this bitmap from disk\n?", re.MULTILINE
+)
+"""What follows a complaint about an inconsistent bitmap; 5.2 keeps it back for its next words."""
 
 _TERMINATED = re.compile(r"^\S+: terminating on signal 15 from pid .*\n", re.MULTILINE)
 """What QEMU says when it is told by SIGTERM to end."""
@@ -144,8 +150,8 @@ class QemuProcess:
         return self._stdout.new()
 
     def stderr_text(self) -> str:
-        """What it wrote to standard error since the last call."""
-        return self._stderr.new()
+        """What it wrote to standard error since the last call, but for hints."""
+        return _HINT.sub("", self._stderr.new())
 
     def all_stdout(self) -> str:
         """All it wrote to standard output; `stdout_text` is not affected."""
@@ -176,7 +182,7 @@ class QemuProcess:
         with suppress(QemuSilent, EventFlood, subprocess.TimeoutExpired):
             with suppress(QemuDied):
                 self.monitor.execute(Command("quit"))
-            self._process.wait(self.monitor.timeout)
+            patiently(self._process.wait, self.monitor.timeout)
         self.kill()
         assert self._process.returncode is not None
         return self._process.returncode
@@ -196,7 +202,7 @@ class QemuProcess:
         else:
             self._process.terminate()
         try:
-            code = self._process.wait(seconds)
+            code = patiently(self._process.wait, seconds)
         except subprocess.TimeoutExpired:
             raise QemuSilent(how, seconds) from None
         if code:

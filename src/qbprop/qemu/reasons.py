@@ -212,6 +212,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.NODE_NAME_TAKEN: (
         _hmp(rf"Duplicate nodes with node-name='{_ANY}'$"),
         _qmp(rf"Duplicate nodes with node-name='{_ANY}'$"),
+        _hmp(r"^Duplicate node name$"),
         _qmp(r"^Duplicate node name$"),
     ),
     Reason.CHUNK_TOO_SMALL: (
