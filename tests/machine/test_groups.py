@@ -24,7 +24,7 @@ def test_groups_have_waiting_members_and_commands_to_them_and_come_again() -> No
     met: Counter[str] = Counter()
 
     @settings(
-        max_examples=400,
+        max_examples=800,
         derandomize=True,
         deadline=None,
         phases=[Phase.generate],
