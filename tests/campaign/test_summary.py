@@ -42,6 +42,7 @@ def a_summary() -> Summary:
         seed=12,
         seconds=10.00049,
         commands=77,
+        memory=5 << 20,
         statistics=counts,
         findings=[found, known],
         differences=[
@@ -86,6 +87,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "steps": 3,
         "shrink_steps": 0,
         "commands": 77,
+        "memory": 5 << 20,
         "rounds": 0,
         "partial_backup_examples": 1,
         "bitmaps_per_example": 1.5,
@@ -152,5 +154,6 @@ def test_what_is_written_can_be_read_again_and_added_up(tmp_path: Path) -> None:
 def test_the_live_line_has_the_figures() -> None:
     line = describe(a_summary(), "shrinking t", 60.0)
     assert line == (
-        "10.0 s of 1 min 00 s  3 steps  2 examples  0 steps/s  1 findings (+1 known)  · shrinking t"
+        "10.0 s of 1 min 00 s  3 steps  2 examples  0 steps/s  1 findings (+1 known)  5 MiB"
+        "  · shrinking t"
     )
