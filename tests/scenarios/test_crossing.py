@@ -53,11 +53,14 @@ def program(session: Session) -> str:
     return next(name for word in words if (name := Path(word).name).startswith("qemu-"))
 
 
-def test_what_qemu_complains_of_late_or_otherwise_is_known(pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("name", ["bitmap0", "two\nlines"])
+def test_what_qemu_complains_of_late_or_otherwise_is_known(
+    pytestconfig: pytest.Config, name: str
+) -> None:
     lab = Lab(find_binaries(pytestconfig.getoption("--qemu")))
     operations: tuple[Operation, ...] = (
         DISK,
-        BitmapAdd(node="drive0", name="bitmap0", persistent=True),
+        BitmapAdd(node="drive0", name=name, persistent=True),
         CloseDisk(node="drive0"),
         OpenDisk(node="drive0"),
         Restart(how="kill"),

@@ -44,8 +44,8 @@ def migrate(old: QemuProcess, new: QemuProcess, step: MigrateQemu) -> Refused | 
     old.monitor.wait(_ended)
     if any(map(_failed, old.monitor.events())):
         _await_silence(old)
-        _, _, said = old.stderr_text().strip().partition("\n")[0].partition(": ")
-        return Refused("qmp", "GenericError", said)
+        program, _, said = old.stderr_text().strip().partition(": ")
+        return Refused("qmp", "GenericError", said.split(f"\n{program}: ")[0])
     new.monitor.wait(_ended)
     _tell(new, "cont", {})
     new.monitor.events()
