@@ -12,7 +12,7 @@ from tests.sensitivity.variants import VARIANTS
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 
-SEED = 1
+SEED = 3
 LONG = 100.0
 
 USUAL = {

@@ -135,6 +135,7 @@ class Monitor:
         died: Callable[[], QemuGone] = lambda: QemuDied(None, ""),
     ) -> None:
         self.timeout = timeout
+        self._closing = False
         self.round_trips = 0
         self._died = died
         self._gone: QemuGone | None = None
@@ -223,6 +224,7 @@ class Monitor:
         if self._loop.is_closed():
             return
         self._gone = QemuSilent("the monitor is closed", 0)
+        self._closing = True
         self._client.stop_when(lambda: False, lambda: None)
         try:
             self._loop.run_until_complete(self._client.abort())
@@ -236,6 +238,11 @@ class Monitor:
         if self._gone is not None:
             raise self._gone
 
+    def _look_up(self) -> None:
+        """End a slice of waiting; what an interrupted wait has left disturbs no closing."""
+        if not self._closing:
+            self._loop.stop()
+
     def _run_until(
         self, met: Callable[[], bool], what: Callable[[], str], patience: Patience
     ) -> None:
@@ -247,7 +254,7 @@ class Monitor:
         self._gone = self._interrupted
         client.stop_when(met, loop.stop)
         while not (met() or client.lost or client.flood or patience.over):
-            timer = loop.call_later(min(patience.left, SLICE_SECONDS), loop.stop)
+            timer = loop.call_later(min(patience.left, SLICE_SECONDS), self._look_up)
             loop.run_forever()
             timer.cancel()
         if client.flood is not None:
