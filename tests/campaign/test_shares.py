@@ -158,7 +158,7 @@ def test_a_worker_that_died_is_replaced_a_few_times(shared: SharedCampaign) -> N
         end(shared, 0, summary, book, code=-9)
         end(shared, 0, summary, book, code=-9)
         assert submit.call_count == 2
-        with pytest.raises(QbpropError, match=r"died 3 times"):
+        with pytest.raises(QbpropError, match="died 3 times"):
             end(shared, 0, summary, book, code=-9)
 
 

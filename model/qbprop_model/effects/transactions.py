@@ -11,6 +11,7 @@ from qbprop_model.image import Refused
 from qbprop_model.operations import (
     Abort,
     Action,
+    Backup,
     BitmapAdd,
     BitmapRemove,
     BlockdevBackup,
@@ -32,9 +33,13 @@ def _(op: Transaction, world: State) -> Outcome:
     for action in op.actions:
         if isinstance(action, BitmapAdd):
             check_arguments(action)
-        if isinstance(action, DriveBackup | BlockdevBackup):
+        if isinstance(action, Backup):
             check_tuning(action, world)
-    if op.grouped and world.traits.groups_checked_first and not all(map(_is_backup, op.actions)):
+    if (
+        op.grouped
+        and world.traits.groups_checked_first
+        and not all(isinstance(action, Backup) for action in op.actions)
+    ):
         raise Refused(Reason.GROUPED_UNSUPPORTED)
     for position, action in enumerate(op.actions):
         try:
@@ -46,10 +51,6 @@ def _(op: Transaction, world: State) -> Outcome:
     finish_removes(world)
     start_jobs(world, [job for job in world.jobs if job not in before], grouped=op.grouped)
     return Outcome()
-
-
-def _is_backup(action: Action) -> bool:
-    return isinstance(action, DriveBackup | BlockdevBackup)
 
 
 def _act(action: Action, world: State, *, grouped: bool) -> None:

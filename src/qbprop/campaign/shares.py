@@ -227,7 +227,6 @@ class SharedCampaign:
     def refresh(self) -> None:
         """Bring the summary up to date."""
         self.summary.seconds = self._seconds
-        self.summary.memory = resident()
         self.ledger.tell(self.summary)
 
     def _note(self, text: str) -> None:
@@ -240,6 +239,7 @@ class SharedCampaign:
     def _write(self) -> None:
         told = len(self.summary.warnings)
         self.refresh()
+        self.summary.memory = resident()
         for warning in self.summary.warnings[told:]:
             self._note(warning)
         self.summary.write(self.options.out)

@@ -58,6 +58,11 @@ def present(world: State) -> list[str]:
     return [name for name in NODES if name in world.nodes]
 
 
+def idle(world: State) -> list[str]:
+    """The disks that no job backs up."""
+    return [name for name in present(world) if name not in world.backed_up]
+
+
 def named(draw: st.DrawFn, world: State, node: str) -> str:
     """A disk's node name or, where it has one, its drive name."""
     drive = world.nodes[node].drive

@@ -17,6 +17,7 @@ from qbprop.machine.draws import (
     below,
     byte_range,
     data,
+    idle,
     named,
     pick,
     present,
@@ -131,8 +132,7 @@ def tearing(world: State) -> list[str]:
         faults = world.faults.get(world.nodes[name].image, ())
         return any(fault.request == "write_aio" for fault in faults)
 
-    idle = [name for name in present(world) if name not in world.backed_up]
-    return [name for name in idle if name in world.torn or fails(name)]
+    return [name for name in idle(world) if name in world.torn or fails(name)]
 
 
 def holding(world: State) -> list[str]:
@@ -182,14 +182,14 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """
     draft = Draft(world)
     scratch = draft.world
-    idle = [name for name in present(world) if name not in world.backed_up]
-    failing = [name for name in idle if scratch.unreadable(name)]
+    spare = idle(world)
+    failing = [name for name in spare if scratch.unreadable(name)]
     if not failing and empty_slots(world) and seldom(draw, 2):
         disk = add_disk(draw, world)
         size = disk.layers[0].size
         draft.add(replace(disk, faults=faults(draw, size, ("read",)), drive=None))
-        idle = failing = [disk.node] if disk.node in scratch.nodes else []
-    name = pick(draw, failing or idle or present(world))
+        spare = failing = [disk.node] if disk.node in scratch.nodes else []
+    name = pick(draw, failing or spare or present(world))
     node, size = scratch.nodes[name], scratch.size(scratch.nodes[name])
     draft.add(create_image(draw, scratch, size))
     target = draft.operations[-1].image  # type: ignore[attr-defined]

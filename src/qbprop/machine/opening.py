@@ -14,6 +14,7 @@ from qbprop.machine.draws import (
     byte_range,
     data,
     granularities,
+    idle,
     named,
     pick,
     present,
@@ -94,11 +95,6 @@ def opening(
         detect_zeroes=pick(draw, detects(discard)),
         read_only=seldom(draw, 4) if read_only is None else read_only,
     )
-
-
-def idle(world: State) -> list[str]:
-    """The disks that no job backs up."""
-    return [name for name in present(world) if name not in world.backed_up]
 
 
 def reopenable(world: State) -> list[str]:
