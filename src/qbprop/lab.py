@@ -19,6 +19,7 @@ from qbprop_model.rules import Rules
 
 PREFIX = "qbprop-"
 _LOCK = "lock"
+_IMAGES = "images"
 
 ROOM = 16 << 20
 """Bytes that must be free for images to be written without running into the end."""
@@ -36,8 +37,9 @@ def scratch_folder() -> Iterator[Path]:
     _sweep(root)
     try:
         with ExitStack() as stack:
-            folder = _claimed(root, stack) / "images"
+            folder = _claimed(root, stack) / _IMAGES
             folder.mkdir()
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             check_room(folder)
             yield folder
     except OSError as error:
@@ -75,11 +77,17 @@ def _claimed(root: Path, stack: ExitStack) -> Path:
 
 
 def _sweep(root: Path) -> None:
-    """Remove folders that nobody holds any more."""
-    for lock in root.glob(f"{PREFIX}*/{_LOCK}"):
-        with suppress(OSError), lock.open() as file:
+    """Remove folders that nobody holds any more.
+
+    The lock goes after the images: who is killed between the two leaves nothing that stays.
+    """
+    for folder in root.glob(f"{PREFIX}*"):
+        with suppress(OSError), (folder / _LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent)
+            shutil.rmtree(folder / _IMAGES, ignore_errors=True)
+            shutil.rmtree(folder)
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @dataclass(frozen=True)

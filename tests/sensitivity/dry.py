@@ -3,7 +3,7 @@
 Quick enough to tune the generator by; what it finds, live QEMU must show (runner.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import hypothesis
@@ -84,27 +84,54 @@ def draw_examples(count: int, steps: int, seed: int) -> list[Trace]:
 
 def first_difference(variant: Variant, trace: Trace) -> int | None:
     """After how many operations the wrong model predicts something else that a check sees."""
+    return first_differences([variant], trace).get(variant.name)
+
+
+def first_differences(variants: Iterable[Variant], trace: Trace) -> dict[str, int]:
+    """The same of several wrong models, beside one right one; those that differ, by name."""
     right = World(Rules())
-    with variant.active() as rules:
-        pass
-    wrong = World(rules)
+    running = [_Wrong(variant) for variant in variants]
+    differ: dict[str, int] = {}
     for number, operation in enumerate(trace, 1):
         due = right.apply(operation)
-        with variant.active():
+        seen = _visible(due)
+        for wrong in tuple(running):
+            claimed = wrong.apply(operation)
+            if claimed is None:
+                running.remove(wrong)
+            elif seen != _visible(claimed) or _contents_differ(due.contents, claimed.contents):
+                running.remove(wrong)
+                differ[wrong.variant.name] = number
+    due = right.final()
+    for wrong in running:
+        claimed = wrong.final()
+        if (due.digests, due.allocated) != (claimed.digests, claimed.allocated) or _contents_differ(
+            due.contents, claimed.contents
+        ):
+            differ[wrong.variant.name] = len(trace)
+    return differ
+
+
+class _Wrong:
+    """A world by a wrong rule."""
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        with variant.active() as rules:
+            pass
+        self._world = World(rules)
+
+    def apply(self, operation: Operation) -> Expectation | None:
+        """What it predicts; None where it takes the operation for an invalid one."""
+        with self.variant.active():
             try:
-                claimed = wrong.apply(operation)
+                return self._world.apply(operation)
             except InvalidOperationError:
                 return None
-        if _visible(due) != _visible(claimed) or _contents_differ(due.contents, claimed.contents):
-            return number
-    due = right.final()
-    with variant.active():
-        claimed = wrong.final()
-    if (due.digests, due.allocated) != (claimed.digests, claimed.allocated) or _contents_differ(
-        due.contents, claimed.contents
-    ):
-        return len(trace)
-    return None
+
+    def final(self) -> Expectation:
+        with self.variant.active():
+            return self._world.final()
 
 
 def _visible(expected: Expectation) -> tuple[Any, ...]:
