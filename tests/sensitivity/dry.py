@@ -3,7 +3,9 @@
 Quick enough to tune the generator by; what it finds, live QEMU must show (runner.py).
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType, FrameType
 from typing import Any, cast
 
 import hypothesis
@@ -89,8 +91,9 @@ def first_difference(variant: Variant, trace: Trace) -> int | None:
 
 def first_differences(variants: Iterable[Variant], trace: Trace) -> dict[str, int]:
     """The same of several wrong models, beside one right one; those that differ, by name."""
+    called = _called(trace)
     right = World(Rules())
-    running = [_Wrong(variant) for variant in variants]
+    running = [_Wrong(variant) for variant in variants if variant.concerns(called)]
     differ: dict[str, int] = {}
     for number, operation in enumerate(trace, 1):
         due = right.apply(operation)
@@ -110,6 +113,26 @@ def first_differences(variants: Iterable[Variant], trace: Trace) -> dict[str, in
         ):
             differ[wrong.variant.name] = len(trace)
     return differ
+
+
+def _called(trace: Trace) -> set[CodeType]:
+    """All that the right model calls."""
+    called: set[CodeType] = set()
+
+    def see(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.add(frame.f_code)
+
+    world = World(Rules())
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        for operation in trace:
+            world.apply(operation)
+        world.final()
+    finally:
+        sys.setprofile(before)
+    return called
 
 
 class _Wrong:

@@ -1,9 +1,12 @@
 """Where the wrong rules are listed: each is a class of rules, or a patch of the model."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -39,6 +42,24 @@ class Variant:
                 stack.enter_context(mock.patch.object(self.owner, self.attribute, wrong))
             stack.enter_context(mock.patch.object(World, "apply", _followed(World.apply)))
             yield self.rules()
+
+    def concerns(self, called: AbstractSet[CodeType]) -> bool:
+        """Whether this model may go another way than a right one that has called these."""
+        if self.patch is not None:
+            replaced = [inspect.getattr_static(self.owner, self.attribute)]
+        else:
+            own = [vars(cls) for cls in self.rules.__mro__[: -len(Rules.__mro__)]]
+            names = {name for each in own for name in each if not name.startswith("__")}
+            replaced = [getattr(Rules, name) for name in names if hasattr(Rules, name)]
+        codes = [_code(each) for each in replaced]
+        return None in codes or not called.isdisjoint(codes)
+
+
+def _code(function: object) -> CodeType | None:
+    """What runs when it is called; None where that is not known."""
+    for attribute in ("fget", "func", "__func__"):
+        function = getattr(function, attribute, function)
+    return getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
 
 
 def _followed(apply: Callable[[World, Operation], Expectation]) -> Any:
