@@ -63,9 +63,12 @@ class Bitmap:
             return False
         if other is not None and len(self.bits) != len(other.bits):
             return True
-        if np.count_nonzero(self.bits) in (0, len(self.bits)):
+        count = self.state.count
+        if count in (0, len(self.bits) * self.granularity):
             return False
-        return other is None or not np.array_equal(self.bits, other.bits)
+        if other is None or count != other.state.count:
+            return True
+        return not np.array_equal(self.bits, other.bits)
 
     def dirty_ranges(self, size: int) -> list[tuple[int, int]]:
         """The dirty byte ranges ``(start, end)`` on a node of ``size`` bytes, ascending."""
