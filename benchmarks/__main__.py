@@ -40,7 +40,7 @@ def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--qemu", help="as for qbprop fuzz")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of a campaign")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of a campaign")
     parser.add_argument("--seeds", type=int, default=3, help="campaigns")
     parser.add_argument("--steps", type=int, default=1000, help="steps in worlds of each size")
     parser.add_argument(
@@ -63,7 +63,7 @@ def main() -> None:
     record |= {"qemu_version": version, "cpus": os.cpu_count(), "python": platform.python_version()}
     record |= {"runs": runs}
     show_overhead(record)
-    record["lengths"] = [length(lab, steps, options.seconds / 2) for steps in LENGTHS]
+    record["lengths"] = [length(lab, steps, options.seconds / 6) for steps in LENGTHS]
     show("examples by length", record["lengths"])
     record["worlds"] = worlds(options.steps)
     large = record["worlds"]

@@ -49,7 +49,7 @@ from qbprop.qemu.process import QemuProcess
 
 REPLIES = (b'{"return"', b'{"error"')
 
-SERVER = Group(command_bytes([START]), 1)
+SERVER = command_bytes([START])
 """What a driver sends to each QEMU once; sent again it is refused."""
 
 REPLY_SECONDS = 10.0
@@ -65,19 +65,70 @@ SIGNALS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 """How QEMU is ended that is not told to quit."""
 
 
+class Qemu:
+    """A running QEMU, and what has been read of its replies and events; closed with ``stack``."""
+
+    def __init__(self, process: QemuProcess, limit: float, stack: ExitStack) -> None:
+        self.process = process
+        self.received = 0
+        self.events: Counter[str] = Counter()
+        self._buffer = b""
+        stack.enter_context(process)
+        self._socket = stack.enter_context(socket.socket(fileno=os.dup(process.monitor.fileno())))
+        self._socket.settimeout(REPLY_SECONDS)
+        watchdog = Timer(limit, os.kill, (process.pid, signal.SIGKILL))
+        watchdog.start()
+        stack.callback(watchdog.cancel)
+
+    def send(self, payload: bytes) -> None:
+        """Send commands."""
+        self._socket.sendall(payload)
+
+    def receive(self, replies: int) -> None:
+        """Read until so many replies have come; with none due, until anything has."""
+        while True:
+            new = self._socket.recv(1 << 20)
+            if not new:
+                raise ConnectionError("QEMU went away")
+            self.received += len(new)
+            *lines, self._buffer = (self._buffer + new).split(b"\r\n")
+            for line in lines:
+                if line.startswith(REPLIES):
+                    replies -= 1
+                else:
+                    event = json.loads(line)
+                    self.events[event_key(event["event"], event.get("data", {}))] += 1
+            if replies <= 0 and lines:
+                return
+
+    def await_event(self, event: str, count: int) -> None:
+        """Read until an event has come so often."""
+        self._socket.settimeout(EVENT_SECONDS)
+        try:
+            while self.events[event] < count:
+                self.receive(0)
+        finally:
+            self._socket.settimeout(REPLY_SECONDS)
+
+    def end(self, how: str) -> None:
+        """Wait until it has ended."""
+        if how == "quit":
+            self.send(command_bytes([Command("quit")]))
+        else:
+            os.kill(self.process.pid, SIGNALS[how])
+        while self.process.alive:
+            time.sleep(END_SECONDS)
+
+
 class Bare:
     """The client. ``seconds`` is what the traffic took.
 
-    A launch of QEMU takes none, but where an operation has ended the one before. ``received``
-    counts the bytes that came over QMP. ``left_out`` says how many examples were left out, and
-    ``left_out_seconds`` how long they took in the campaign.
+    A launch of QEMU takes none, but where an operation wants it. ``left_out`` says how many
+    examples were left out, and ``left_out_seconds`` how long they took in the campaign.
     """
-
-    _process: QemuProcess
 
     def __init__(self, binaries: Binaries, folder: Path, limit: float) -> None:
         self.seconds = 0.0
-        self.received = 0
         self.left_out = 0
         self.left_out_seconds = 0.0
         self._binaries = binaries
@@ -85,13 +136,17 @@ class Bare:
         self._limit = limit
         self._images = Images(binaries, folder, REPLY_SECONDS)
         self._stack = ExitStack()
-        self._socket = socket.socket()
+        self._qemus: dict[int, Qemu] = {}
+        self._before = 0
         self._handles: dict[str, Any] = {}
         self._held: dict[str, int] = {}
         self._asked: deque[tuple[Any, int]] = deque()
-        self._buffer = b""
-        self._events: Counter[str] = Counter()
         self._launching = 0.0
+
+    @property
+    def received(self) -> int:
+        """Bytes that came over QMP."""
+        return self._before + sum(qemu.received for qemu in self._qemus.values())
 
     def replay(self, entries: Iterable[Entry]) -> None:
         """Send it all, example by example."""
@@ -106,9 +161,9 @@ class Bare:
                     self.left_out += 1
                     self.left_out_seconds += end.at - began
                     self._images.delete_all()
-                    self._launch()
-                    self._do(SERVER)
-                    self._events = Counter(end.events)
+                    self._launch(Launch(end.qemu))
+                    self._do(Group(end.qemu, SERVER, 1))
+                    self._qemus[end.qemu].events = Counter(end.events)
                 else:
                     self.seconds += time.perf_counter() - start - (self._launching - launching)
                 began = end.at
@@ -126,25 +181,20 @@ class Bare:
         match entry:
             case NbdRequest(kind="status"):
                 pass
-            case Group(payload, commands):
-                self._socket.sendall(payload)
-                self._receive(commands)
+            case Group(number, payload, commands):
+                self._qemus[number].send(payload)
+                self._qemus[number].receive(commands)
             case NbdRequest():
                 with suppress(nbd.Error):
                     _perform(self._handles[entry.export], entry)
             case HoldWrite(export, offset, data):
                 self._held[export] = self._handles[export].aio_pwrite(data, offset)
-                while "Suspended request" not in self._process.stdout_text():
+                while not any(map(_suspended, self._qemus.values())):
                     self._handles[export].poll(1)
             case FinishWrite(export):
                 _await(self._handles[export], self._held[export])
-            case AwaitEvent(event, count):
-                self._socket.settimeout(EVENT_SECONDS)
-                try:
-                    while self._events[event] < count:
-                        self._receive(0)
-                finally:
-                    self._socket.settimeout(REPLY_SECONDS)
+            case AwaitEvent(number, event, count):
+                self._qemus[number].await_event(event, count)
             case Connect(export):
                 self._handles[export] = self._connect(export)
             case Close(exports):
@@ -159,56 +209,27 @@ class Bare:
                 self._images.delete_all()
             case Silence(seconds):
                 self.seconds += seconds
-            case End(how):
-                self._end(how)
-            case Launch(again):
-                self._launch(again=again)
+            case End(number, how):
+                self._qemus[number].end(how)
+            case Launch():
+                self._launch(entry)
 
-    def _end(self, how: str) -> None:
-        if how == "quit":
-            self._socket.sendall(command_bytes([Command("quit")]))
-        else:
-            os.kill(self._process.pid, SIGNALS[how])
-        while self._process.alive:
-            time.sleep(END_SECONDS)
-
-    def _launch(self, *, again: bool = False) -> None:
+    def _launch(self, launch: Launch) -> None:
         start = time.perf_counter()
-        features = self._process.features if again else None
-        self._stack.close()
-        self._handles.clear()
-        self._asked.clear()
-        self._events.clear()
-        self._buffer = b""
-        process = self._stack.enter_context(
-            QemuProcess(self._binaries, self._folder, features=features)
+        known = self._qemus[max(self._qemus)].process.features if self._qemus else None
+        if not launch.beside:
+            self._stack.close()
+            self._before = self.received
+            self._qemus.clear()
+            self._handles.clear()
+            self._asked.clear()
+        features = known if launch.operation else None
+        process = QemuProcess(
+            self._binaries, self._folder, features=features, options=launch.options
         )
-        self._process = process
-        self._socket = socket.socket(fileno=os.dup(process.monitor.fileno()))
-        self._socket.settimeout(REPLY_SECONDS)
-        self._stack.enter_context(self._socket)
-        watchdog = Timer(self._limit, os.kill, (process.pid, signal.SIGKILL))
-        watchdog.start()
-        self._stack.callback(watchdog.cancel)
-        if not again:
+        self._qemus[launch.qemu] = Qemu(process, self._limit, self._stack)
+        if not launch.operation:
             self._launching += time.perf_counter() - start
-
-    def _receive(self, replies: int) -> None:
-        """Read until so many replies have come; with none due, until anything has."""
-        while True:
-            new = self._socket.recv(1 << 20)
-            if not new:
-                raise ConnectionError("QEMU went away")
-            self.received += len(new)
-            *lines, self._buffer = (self._buffer + new).split(b"\r\n")
-            for line in lines:
-                if line.startswith(REPLIES):
-                    replies -= 1
-                else:
-                    event = json.loads(line)
-                    self._events[event_key(event["event"], event.get("data", {}))] += 1
-            if replies <= 0 and lines:
-                return
 
     def _connect(self, export: str) -> Any:
         handle = nbd.NBD()
@@ -235,6 +256,10 @@ def _examples(entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], DeleteFil
         if isinstance(entry, DeleteFiles):
             yield example, entry
             example = []
+
+
+def _suspended(qemu: Qemu) -> bool:
+    return "Suspended request" in qemu.process.stdout_text()
 
 
 def _perform(handle: Any, request: NbdRequest) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from qemu.qmp import Message
 from qbprop.qemu.guest_hmp import DATA_FILE
 from qbprop.qemu.guest_nbd import NbdConnection, NbdGuest
 from qbprop.qemu.images import Images, data_extents
+from qbprop.qemu.migration import INCOMING
 from qbprop.qemu.monitor import Command, Event, Monitor, QemuSilent, Reply
 from qbprop.qemu.primitives import GuestRequest, MakeImage, Program
 from qbprop.qemu.process import QemuProcess
@@ -24,15 +25,22 @@ from qbprop.qemu.process import QemuProcess
 
 @dataclass(frozen=True)
 class Launch:
-    """A new QEMU; ``again`` where an operation has ended the one before."""
+    """A new QEMU, number ``qemu`` of all, launched with ``options``.
 
-    again: bool = False
+    An ``operation`` wants it, which has ended the one before or migrates from it (``beside``).
+    """
+
+    qemu: int
+    options: tuple[str, ...] = ()
+    operation: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
 class End:
     """QEMU ends as an operation says: "quit", "terminate" or "kill"."""
 
+    qemu: int
     how: str
 
 
@@ -40,6 +48,7 @@ class End:
 class Group:
     """QMP commands sent at once; as many replies are due."""
 
+    qemu: int
     payload: bytes
     commands: int
 
@@ -48,6 +57,7 @@ class Group:
 class AwaitEvent:
     """An event (as `event_key`) to be waited for until it came ``count`` times since the launch."""
 
+    qemu: int
     event: str
     count: int
 
@@ -121,10 +131,12 @@ class RunProgram:
 class DeleteFiles:
     """All image files deleted, as an example is over.
 
-    By then the campaign took ``at`` seconds, and each of ``events`` (as `event_key`) came so often.
+    By then the campaign took ``at`` seconds, and there was QEMU number ``qemu``, of which each of
+    ``events`` (as `event_key`) came so often.
     """
 
     at: float
+    qemu: int
     events: Mapping[str, int]
 
 
@@ -158,7 +170,8 @@ class Recorder:
         self.entries: list[Entry] = []
         self._clock = clock
         self._files: dict[Monitor, Path] = {}
-        self._taken: Counter[str] = Counter()
+        self._numbers: dict[Monitor, int] = {}
+        self._taken: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._sent: Sequence[Command] = ()
 
     @property
@@ -207,20 +220,25 @@ class Recorder:
         with self._clock.paused():
             self.entries.append(make())
 
-    def _launch(self, function: Around, process: QemuProcess, *args: Any, **named: Any) -> None:
+    def _number(self, monitor: Monitor) -> int:
+        return self._numbers.setdefault(monitor, len(self._numbers))
+
+    def _launch(self, function: Around, process: QemuProcess, *args: Any) -> None:
         mark = len(self.entries)
-        function(process, *args, **named)
+        function(process, *args)
         del self.entries[mark:]
-        self._files[process.monitor] = args[1]
-        self._taken.clear()
-        again = bool(self.entries) and isinstance(self.entries[-1], End)
-        self._keep(lambda: Launch(again))
+        _, folder, _, _, options = args
+        self._files[process.monitor] = folder
+        number = self._number(process.monitor)
+        beside = options[: len(INCOMING)] == INCOMING
+        operation = beside or (bool(self.entries) and isinstance(self.entries[-1], End))
+        self._keep(lambda: Launch(number, tuple(options), operation, beside))
 
     def _end(self, function: Around, process: QemuProcess, how: str) -> str:
         mark = len(self.entries)
         said: str = function(process, how)
         del self.entries[mark:]
-        self._keep(lambda: End(how))
+        self._keep(lambda: End(self._number(process.monitor), how))
         return said
 
     def _send(self, function: Around, monitor: Monitor, commands: Sequence[Command]) -> None:
@@ -239,7 +257,8 @@ class Recorder:
             self._keep(lambda: Silence(seconds))
             raise
         if commands:
-            self._keep(lambda: Group(command_bytes(commands), len(commands)))
+            number = self._number(monitor)
+            self._keep(lambda: Group(number, command_bytes(commands), len(commands)))
         return replies
 
     def _wait(self, function: Around, monitor: Monitor, done: Callable[[Event], bool]) -> None:
@@ -257,16 +276,17 @@ class Recorder:
             seconds = silent.seconds
             self._keep(lambda: Silence(seconds))
             raise
-        key = event_key(met[0].name, met[0].data)
-        self._keep(lambda: AwaitEvent(key, self._taken[key] + 1))
+        number, key = self._number(monitor), event_key(met[0].name, met[0].data)
+        self._keep(lambda: AwaitEvent(number, key, self._taken[number][key] + 1))
 
     def _events(self, function: Around, monitor: Monitor) -> list[Event]:
         events: list[Event] = function(monitor)
         with self._clock.paused():
-            keys = [event_key(each.name, each.data) for each in events]
-            self._taken.update(keys)
+            number = self._number(monitor)
+            taken = self._taken[number]
+            taken.update([event_key(each.name, each.data) for each in events])
             ends = {event_key(each.name, each.data) for each in events if _is_end(each)}
-            self.entries += [AwaitEvent(key, self._taken[key]) for key in ends]
+            self.entries += [AwaitEvent(number, key, taken[key]) for key in ends]
         return events
 
     def _connect(self, function: Around, connection: NbdConnection, *args: Any) -> None:
@@ -344,8 +364,8 @@ class Recorder:
 
     def _delete_all(self, function: Around, images: Images) -> None:
         function(images)
-        at = self._clock.total
-        self._keep(lambda: DeleteFiles(at, dict(self._taken)))
+        at, number = self._clock.total, max(self._numbers.values())
+        self._keep(lambda: DeleteFiles(at, number, dict(self._taken[number])))
 
 
 def _is_end(event: Event) -> bool:
