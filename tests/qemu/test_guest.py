@@ -1,7 +1,9 @@
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -223,6 +225,33 @@ def test_a_stopped_qemu_is_noticed_while_connecting(binaries: Binaries, tmp_path
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(QemuSilent, match="connect"):
             NbdConnection(process, tmp_path, "drive0")
+
+
+def test_an_interruption_while_libnbd_calls_back_is_no_error_of_qemu(
+    binaries: Binaries, tmp_path: Path
+) -> None:
+    """What is raised inside of a callback is lost, and the request fails."""
+    ended = 0
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        nonlocal ended
+        if frame.f_code.co_name == "take" and event in ("call", "return"):
+            signal.raise_signal(signal.SIGINT)
+            ended += event == "return"
+
+    with QemuProcess(binaries, tmp_path) as process:
+        guest = NbdGuest(process, tmp_path)
+        add_disk(process, tmp_path)
+        guest.attach("drive0")
+        guest.perform(request("write", 0, 1))
+        connection = NbdConnection(process, tmp_path, "drive0")
+        sys.setprofile(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                connection.data_extents()
+        finally:
+            sys.setprofile(None)
+    assert ended
 
 
 def test_a_lost_connection_is_refused_and_made_again(binaries: Binaries, tmp_path: Path) -> None:

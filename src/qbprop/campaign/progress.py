@@ -12,6 +12,7 @@ from rich.text import Text
 from qbprop.campaign.duration import show_duration
 from qbprop.campaign.memory import show
 from qbprop.campaign.summary import Summary
+from qbprop.uninterrupted import uninterrupted
 
 PLAIN_SECONDS = 5.0
 """Time between two plain lines."""
@@ -102,5 +103,6 @@ def open_progress(
     if not console.is_terminal:
         return LineProgress(console, describe)
     progress = LiveProgress(console, describe)
-    stack.enter_context(progress.live)
+    with uninterrupted():
+        stack.enter_context(progress.live)
     return progress

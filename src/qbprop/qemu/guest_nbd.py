@@ -26,11 +26,12 @@ from qbprop.qemu.patience import Patience
 from qbprop.qemu.primitives import GuestRequest
 from qbprop.qemu.process import QemuProcess
 from qbprop.qemu.query import accepted
+from qbprop.uninterrupted import uninterrupted
 from qbprop_model.data import Bytes
 from qbprop_model.ranges import Ranges, joined
 
 SLICE_MILLISECONDS = 100
-"""Longest single wait: libnbd goes on waiting through a signal, which Python then sees late."""
+"""Longest single wait, which no signal ends."""
 
 SERVE_MILLISECONDS = 1
 """Time given to what was sent; no reply is due that would end the wait."""
@@ -152,7 +153,8 @@ class NbdConnection:
 
     def serve(self) -> None:
         """Let what was sent travel on, for a moment."""
-        self._handle.poll(SERVE_MILLISECONDS)
+        with uninterrupted():
+            self._handle.poll(SERVE_MILLISECONDS)
 
     def finish(self, cookie: int) -> None:
         """Wait for the end of a request that was started."""
@@ -239,7 +241,10 @@ class NbdConnection:
     def _poll(self, what: str) -> None:
         seconds = self._process.monitor.timeout
         patience = Patience(seconds)
-        while not self._handle.poll(SLICE_MILLISECONDS):
+        while True:
+            with uninterrupted():
+                if self._handle.poll(SLICE_MILLISECONDS):
+                    return
             if patience.over:
                 raise QemuSilent(f"NBD {what} of {self.export}", seconds)
 
