@@ -163,7 +163,7 @@ def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         return (resize, *across(draw, ref, low, size))
     offset = max(0, low - pick(draw, (0, SECTOR, 65536)), old - LENGTH_LIMIT)
     write = Write(node=ref, offset=offset, length=old - offset, **data(draw))
-    end = pick(draw, (old, max(size, old), low + SECTOR))
+    end = max(pick(draw, (old, max(size, old), low + SECTOR)), smallest(world, node, size))
     back = (resize, Resize(node=ref, size=end), *across(draw, ref, low, end))
     return back if seldom(draw, 3) else (write, *back)
 
@@ -180,6 +180,12 @@ def across(draw: st.DrawFn, ref: str, seam: int, end: int) -> tuple[Operation, .
     return (Write(node=ref, offset=start, length=length, **data(draw)),)
 
 
+def smallest(world: World, node: Node, size: int) -> int:
+    """The least size in bytes to which a disk of ``size`` shrinks in little time."""
+    image = world.images[node.image]
+    return max(0, size - SHRINK_LIMIT * image.cluster_size) if image.format == "qcow2" else 0
+
+
 def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
     """A size in bytes that a disk can get."""
     image, old = world.images[node.image], world.size(node)
@@ -190,9 +196,8 @@ def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
     size = max(0, old // SECTOR * SECTOR + steps * pick(draw, grains))
     if size > max(SMALL, old) and old <= SMALL:
         size = pick(draw, [SMALL, old, SMALL - SECTOR])
-    if qcow2:
-        size = max(size, old - SHRINK_LIMIT * image.cluster_size)
-    elif seldom(draw, 3):
+    size = max(size, smallest(world, node, old))
+    if not qcow2 and seldom(draw, 3):
         size += 1000
     finest = min((bitmap.granularity for bitmap in node.bitmaps.values()), default=1 << 31)
     return old if size // finest > BITS_LIMIT else size
