@@ -216,14 +216,14 @@ class Bare:
 
     def _launch(self, launch: Launch) -> None:
         start = time.perf_counter()
-        known = self._qemus[max(self._qemus)].process.features if self._qemus else None
+        earlier = self._qemus[max(self._qemus)] if launch.operation else None
         if not launch.beside:
             self._stack.close()
             self._before = self.received
             self._qemus.clear()
             self._handles.clear()
             self._asked.clear()
-        features = known if launch.operation else None
+        features = earlier.process.features if earlier else None
         process = QemuProcess(
             self._binaries, self._folder, features=features, options=launch.options
         )

@@ -17,7 +17,9 @@ from qbprop.qemu.scratch import scratch_root
 from qbprop.session import Session
 from qbprop_model.rules import Rules
 
-PREFIX = "qbprop-"
+PREFIX = "qbprop-scratch-"
+"""Nobody else makes folders of that name: an empty one is what a killed removal has left."""
+
 _LOCK = "lock"
 _IMAGES = "images"
 

@@ -140,9 +140,7 @@ class _Wrong:
 
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
-        with variant.active() as rules:
-            pass
-        self._world = World(rules)
+        self._world = World(variant.rules())
 
     def apply(self, operation: Operation) -> Expectation | None:
         """What it predicts; None where it takes the operation for an invalid one."""

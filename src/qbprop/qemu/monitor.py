@@ -135,7 +135,6 @@ class Monitor:
         died: Callable[[], QemuGone] = lambda: QemuDied(None, ""),
     ) -> None:
         self.timeout = timeout
-        self._closing = False
         self.round_trips = 0
         self._died = died
         self._gone: QemuGone | None = None
@@ -224,7 +223,6 @@ class Monitor:
         if self._loop.is_closed():
             return
         self._gone = QemuSilent("the monitor is closed", 0)
-        self._closing = True
         self._client.stop_when(lambda: False, lambda: None)
         try:
             self._loop.run_until_complete(self._client.abort())
@@ -240,7 +238,7 @@ class Monitor:
 
     def _look_up(self) -> None:
         """End a slice of waiting; what an interrupted wait has left disturbs no closing."""
-        if not self._closing:
+        if self._gone is self._interrupted:
             self._loop.stop()
 
     def _run_until(
