@@ -4,6 +4,8 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 SOAK_STEPS ?= 200000
+# Two files of tests at a time; ARGS="-n 0" takes one after the other.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 
 .PHONY: help
 help: ## list the targets
@@ -18,9 +20,9 @@ fuzz: ready ## one minute of testing against a live QEMU (ARGS="--seed 1")
 	@.venv/bin/qbprop fuzz --max-time 60s $(ARGS)
 
 .PHONY: test
-test: lint ## lint, then every test (ARGS="-k bitmap")
+test: lint ## lint, then every test, two files at a time (ARGS="-n 0 -k bitmap")
 	@scripts/bootstrap redis-server
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 .PHONY: test-report
 test-report: ready ## install Debian's chromium, and test the pages of findings in it
@@ -76,7 +78,7 @@ version-table: ready qemus ## write the table of docs/versions.md anew
 test-all-qemus: ready qemus ## every test on each QEMU of `make qemus` (ARGS="-k bitmap")
 	@code=0; for bin in $${QBPROP_QEMUS:-build/qemus}/*/bin; do \
 		echo "== $$bin"; \
-		PATH=$$(realpath $$bin):$$PATH $(PYTHON) -m pytest $(ARGS) || code=1; \
+		PATH=$$(realpath $$bin):$$PATH $(PYTEST) $(ARGS) || code=1; \
 	done; exit $$code
 
 .PHONY: clean

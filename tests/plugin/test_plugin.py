@@ -1,5 +1,6 @@
 """The pytest plugin, in pytest processes of their own."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -46,9 +47,11 @@ def run_pytest(folder: Path, text: str, *options: str) -> subprocess.CompletedPr
     """Run a test module in an empty folder, with the plugin as if qbprop were installed."""
     (folder / "test_it.py").write_text(dedent(text))
     plugin = [] if _installed() else ["-p", "qbprop.pytest_plugin"]
+    alone = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", *plugin, *options, "test_it.py"],
         cwd=folder,
+        env=alone,
         capture_output=True,
         text=True,
         timeout=100,
