@@ -33,6 +33,7 @@ class Reason(StrEnum):
     BITMAP_BUSY = auto()  # 3, 3.2
     BITMAP_READ_ONLY = auto()  # 3, 8.4
     BITMAP_INCONSISTENT = auto()  # 3, 8.3
+    BITMAP_NOT_LOADED = auto()  # 8.10: the file has one that the disk has not
     BITMAP_SIZES_DIFFER = auto()  # 3
     PERSISTENCE_UNSUPPORTED = auto()  # 3: raw images, and filters
     PERSISTENT_IN_OLD_IMAGE = auto()  # 3: qcow2 version 2

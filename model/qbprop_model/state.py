@@ -187,6 +187,10 @@ class State:
             raise Refused(Reason.BITMAP_NOT_FOUND, name)
         return node_name, node.bitmaps[name]
 
+    def unloaded(self, node: Node) -> set[str]:
+        """The bitmaps that a node's file has and the node has not (8.10)."""
+        return self.images[node.image].stored.keys() - node.bitmaps.keys()
+
     def shown_name(self, name: str) -> str:
         """What QEMU calls a node in errors: its drive, where it is the root of one."""
         drive = self.nodes[name].drive

@@ -1,6 +1,6 @@
 """Persistent bitmaps: what an image stores when it is closed, and what comes back (semantics 8)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from qbprop_model.bitmap import Bitmap, BitmapRules, ceil_div
@@ -45,10 +45,11 @@ class StorageRules(BitmapRules):
     def close_image(self, image: Image, bitmaps: Mapping[str, Bitmap]) -> Image:
         """The file when it is closed, or opened read-only: all persistent bitmaps are stored.
 
-        What came back as inconsistent stays so (8.2, 8.3).
+        What came back as inconsistent stays so (8.2, 8.3), and so does what the file has of a
+        bitmap that a migration has renamed: in use, be its name another's by now (8.10).
         """
         stored = {name: each for name, each in bitmaps.items() if self.is_stored(each)}
-        return replace(image, stored=stored)
+        return replace(image, stored={**image.stored, **stored})
 
     def is_stored(self, bitmap: Bitmap) -> bool:
         """Whether a bitmap outlives its node (8.1)."""
@@ -84,14 +85,12 @@ class StorageRules(BitmapRules):
         """A bitmap as it comes out of a migration: bit for bit, flag for flag (8.10)."""
         return bitmap
 
-    def hand_over(self, image: Image, stays: Mapping[str, Bitmap], goes: Collection[str]) -> Image:
+    def hand_over(self, image: Image, stays: Mapping[str, Bitmap]) -> Image:
         """The file when a migration closes it: bitmaps that do not go along are stored (8.10).
 
         What the file has of the others stays as it is: in use.
         """
-        in_use = {name: each for name, each in image.stored.items() if name in goes}
-        closed = self.close_image(image, stays)
-        return replace(closed, stored={**in_use, **closed.stored})
+        return self.close_image(image, stays)
 
     def reopen(self, bitmap: Bitmap, *, read_only: bool) -> Bitmap:
         """A bitmap when its node is made read-only, or writable again (8.4)."""

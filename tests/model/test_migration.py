@@ -8,6 +8,7 @@ from qbprop_model.expectation import BitmapState, Expectation, Reason
 from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
+    BitmapRemove,
     BlockdevBackup,
     CloseDisk,
     CreateImage,
@@ -18,8 +19,11 @@ from qbprop_model.operations import (
     Migrate,
     OpenDisk,
     Opening,
+    OpenOutcomeError,
     Operation,
     Renaming,
+    ReopenDisk,
+    Resize,
     Restart,
     Write,
 )
@@ -88,6 +92,24 @@ def test_what_a_file_has_of_a_renamed_bitmap_is_inconsistent() -> None:
     assert moved["other"].count == 512
     assert moved["kept"].inconsistent
     assert not moved["kept off"].inconsistent
+
+
+def test_a_bitmap_of_its_name_hides_what_a_file_has_of_a_renamed_one() -> None:
+    world = world_after(*KINDS, CloseDisk(node="drive0"), OpenDisk(node="drive0"))
+    world.apply(BitmapAdd(node="drive0", name="transient", granularity=512))
+    mapping = (*renamed("transient", "kept"), *renamed("kept", "other"))
+    moved = bitmaps(world.apply(Migrate(disks=(DISK,), mapping=mapping)))
+    assert not moved["kept"].persistent
+    world.apply(BitmapRemove(node="drive0", name="kept"))
+    refusal = world.apply(Resize(node="drive0", size=512)).refusal
+    assert refusal is not None
+    assert refusal.reason is Reason.BITMAP_NOT_LOADED
+    with pytest.raises(OpenOutcomeError):
+        world.apply(ReopenDisk(node="drive0"))
+    world.apply(CloseDisk(node="drive0"))
+    reopened = bitmaps(world.apply(OpenDisk(node="drive0")))
+    assert reopened["kept"].inconsistent
+    assert reopened["other"].count == 512
 
 
 def test_a_kill_behind_a_migration_leaves_what_the_file_has() -> None:

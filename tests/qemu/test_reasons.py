@@ -331,6 +331,23 @@ LOST = [
     *(DISK, add(persistent=True), op.CloseDisk(node="drive0"), op.OpenDisk(node="drive0")),
     *(op.Restart(how="kill"), op.OpenDisk(node="drive0")),
 ]
+HIDDEN = [
+    *(
+        DISK,
+        add(persistent=True),
+        op.CloseDisk(node="drive0"),
+        op.OpenDisk(node="drive0"),
+        add("c"),
+    ),
+    op.Migrate(
+        disks=(op.Opening(node="drive0"),),
+        mapping=(
+            op.Renaming(node="drive0", name="b", to="a"),
+            op.Renaming(node="drive0", name="c", to="b"),
+        ),
+    ),
+    op.BitmapRemove(node="drive0", name="b"),
+]
 CASES += [
     (Reason.BITMAP_EXISTS, "b", [DISK, add(), add(persistent=True)]),
     (Reason.BITMAP_READ_ONLY, "b", [*STORED, CLEAR]),
@@ -350,6 +367,7 @@ CASES += [
         "b",
         [DISK, add(disabled=True), SHARED, op.Migrate(disks=(op.Opening(node="drive0"),))],
     ),
+    (Reason.BITMAP_NOT_LOADED, "", [*HIDDEN, op.Resize(node="drive0", size=512)]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.CloseDisk(node="drive0")]),
     (Reason.NO_NODE_TO_CLOSE, "device0", [op.CloseDisk(node="device0")]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.ReopenDisk(node="drive0")]),
@@ -428,8 +446,9 @@ def test_every_reason_is_provoked() -> None:
 def test_qemu_says_it_like_this(driver: Driver, case: Case) -> None:
     reason, subject, operations = case
     driver.reset()
-    launches = driver.launches + sum(isinstance(each, op.Restart) for each in operations)
     *before, last = operations
+    launched = [each for each in before if isinstance(each, op.Restart | op.Migrate)]
+    launches = driver.launches + len(launched)
     for each in before:
         assert driver.perform(each, rests=RESTS.get(each)).refused is None
     refused = driver.perform(last).refused

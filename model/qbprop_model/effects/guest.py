@@ -296,6 +296,7 @@ def _(op: Resize, world: State) -> Outcome:
     if node.read_only:
         raise InvalidOperationError("a disk that is read-only keeps its size")
     inconsistent = [key for key, bitmap in node.bitmaps.items() if bitmap.inconsistent]
+    unloaded = world.unloaded(node)
     chain = world.chain(node.image)
     faults = world.faults.get(node.image)
     try:
@@ -303,17 +304,20 @@ def _(op: Resize, world: State) -> Outcome:
     except Refused as refused:
         if refused.refusal.reason is Reason.GROW_UNSUPPORTED and faults:
             raise OpenOutcomeError("which of two errors a resize meets first") from None
-        if inconsistent and refused.refusal.reason is not Reason.SIZE_NOT_ALIGNED:
+        known = refused.refusal.reason is Reason.SIZE_NOT_ALIGNED
+        if (inconsistent or unloaded) and not known:
             raise OpenOutcomeError("whether a bitmap or its size stops a resize") from None
         raise
     if faults and not world.rules.writes_size_alone(chain, op.size):
         raise OpenOutcomeError("what a resize has done before it fails, or whether it does")
     busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
-    if busy and inconsistent:
+    if sum(map(bool, (busy, inconsistent, unloaded))) > 1:
         raise OpenOutcomeError("which bitmap stops a resize")
     if busy:
         # The export of another node has them; which one QEMU names is open.
         raise Refused(Reason.BITMAP_BUSY, busy[0] if len(busy) == 1 else "")
+    if unloaded:
+        raise Refused(Reason.BITMAP_NOT_LOADED)
     if inconsistent:
         raise Refused(Reason.BITMAP_INCONSISTENT, inconsistent[0] if len(inconsistent) == 1 else "")
     if any(

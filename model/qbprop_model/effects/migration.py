@@ -118,7 +118,7 @@ def _moved(world: State, name: str, node: Node, names: Names) -> Node:
     goes = {key for disk, key in names if disk == name}
     stays = {key: bitmap for key, bitmap in node.bitmaps.items() if key not in goes}
     if not node.read_only:
-        image = rules.hand_over(image, stays, goes)
+        image = rules.hand_over(image, stays)
         world.images[node.image] = rules.open_image(image)
     loaded: dict[str, Bitmap] = rules.load(image, read_only=node.read_only)
     came = {names[name, key]: rules.migrate(node.bitmaps[key]) for key in goes}

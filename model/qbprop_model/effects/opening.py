@@ -108,6 +108,8 @@ def _(op: ReopenDisk, world: State) -> Outcome:
         raise InvalidOperationError("a disk with filters is not reopened")
     if name in world.exported or name in world.torn:
         raise OpenOutcomeError("what becomes of an export, or of bytes that are open")
+    if world.unloaded(node):
+        raise OpenOutcomeError("a bitmap of the file that the disk has not")
     check_options(op)
     rules = world.rules
     if op.read_only and not node.read_only:

@@ -113,6 +113,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Cannot remove persistent bitmap '{_ANY}': no write access to node "),
     ),
     Reason.BITMAP_INCONSISTENT: (_qmp(rf"^Bitmap '{_ANY}' is inconsistent and cannot be used"),),
+    Reason.BITMAP_NOT_LOADED: (
+        _qmp(r"^Cannot resize qcow2 with persistent bitmaps that were not loaded into memory$"),
+    ),
     Reason.PERSISTENCE_UNSUPPORTED: (_qmp(rf"^Can't store persistent bitmaps to {_ANY}"),),
     Reason.PERSISTENT_IN_OLD_IMAGE: (
         _qmp(r"^Can't make bitmap .* Cannot store dirty bitmaps in qcow2 v2 files"),

@@ -138,14 +138,20 @@ class ClosingHeals(Rules):
 
 @wrong_rule("what is inconsistent is dropped when the disk is closed in order")
 class ClosingDropsTheInconsistent(Rules):
-    def is_stored(self, bitmap: Bitmap) -> bool:
-        return bitmap.persistent and not bitmap.inconsistent
+    def close_image(self, image: Image, bitmaps: Mapping[str, Bitmap]) -> Image:
+        stored = super().close_image(image, bitmaps).stored
+        clean = {name: each for name, each in stored.items() if not each.inconsistent}
+        return replace(image, stored=clean)
 
 
 @wrong_rule("a removed bitmap is on disk until the disk is closed")
 class RemovedStaysOnDisk(Rules):
     def forget(self, image: Image, name: str) -> Image:
         return image
+
+    def close_image(self, image: Image, bitmaps: Mapping[str, Bitmap]) -> Image:
+        there = {name: each for name, each in image.stored.items() if name in bitmaps}
+        return super().close_image(replace(image, stored=there), bitmaps)
 
 
 @wrong_rule("the bitmaps of a disk that is opened read-only can be changed")
