@@ -66,15 +66,10 @@ class World(State):
     def final(self) -> Expectation:
         """What must hold at the end of an example: every digest, every byte, every allocation."""
         self.begin_step()
-        busy = {job.target for job in self.jobs.values() if job.active}
         disks = {name: node.image for name, node in self.nodes.items() if node.filters is None}
         closed = [f"{name}.0" for name in self.closed]
         read = (image if self.unreadable(name) else name for name, image in disks.items())
-        targets = tuple(
-            name
-            for name in self.images
-            if "." not in name and not busy.intersection(self.chain_names(name))
-        )
+        targets = tuple(name for name in self.images if "." not in name and self.openable(name))
         everything = self._expect(
             Outcome(contents=(*read, *closed, *targets)), self.named_bitmaps()
         )

@@ -20,6 +20,7 @@ from qbprop_model.operations import (
     BlockdevBackup,
     CreateImage,
     DriveBackup,
+    JobCancel,
     Layer,
     MergeSource,
     OpenOutcomeError,
@@ -207,6 +208,29 @@ def test_zeroes_detected_by_a_version_2_target_show_a_later_backing_file() -> No
         assert world.apply(operation).refusal is None
     expected = world.apply(RebaseImage(image="target1", backing="target0"))
     assert expected.contents["target1"].render(512, 1).tolist() == [7]
+
+
+def test_nothing_is_read_above_a_target_that_a_job_writes_to() -> None:
+    world, size = World(), 131072
+    layer = Layer(size=size)
+    held = DriveBackup(
+        node="drive0", target="target0", sync="full", job="job0", speed=1,
+        max_workers=1, max_chunk=65536,
+    )  # fmt: skip
+    operations: tuple[Operation, ...] = (
+        AddDisk(node="drive0", layers=(layer,)),
+        CreateImage(image="target0", layer=layer),
+        CreateImage(image="target1", layer=layer, backing="target0"),
+        CreateImage(image="target3", layer=layer),
+        held,
+    )
+    for operation in operations:
+        assert world.apply(operation).refusal is None
+    rebase = RebaseImage(image="target3", backing="target1")
+    assert not world.apply(rebase).contents
+    assert not world.final().contents.keys() & {"target0", "target1", "target3"}
+    world.apply(JobCancel(job="job0"))
+    assert world.apply(rebase).contents.keys() == {"target3"}
 
 
 MIB = 1 << 20

@@ -126,4 +126,4 @@ def _(op: RebaseImage, world: State) -> Outcome:
         raise Refused(Reason.NO_SUCH_FILE)
     _check_closed(op, world)
     world.images[op.image] = world.rules.rebase(image, op.backing)
-    return Outcome(contents=(op.image,))
+    return Outcome(contents=(op.image,) if world.openable(op.image) else ())
