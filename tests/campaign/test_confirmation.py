@@ -9,7 +9,7 @@ from tests.campaign.findings import count_finding, flushes, reply_finding
 
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import REPLAYS, Examples, Play
-from qbprop.campaign.confirmation import Confirmation, confirm
+from qbprop.campaign.confirmation import Confirmation, confirm, confirm_as_met
 from qbprop.findings import Finding
 from qbprop.trace import Header
 from qbprop_model.operations import InvalidOperationError
@@ -40,6 +40,21 @@ def test_a_sure_finding_is_reduced_to_what_it_needs(tmp_path: Path) -> None:
     assert confirmed.rate == 1.0
     assert confirmed.examples == ((NEEDED, OTHER),)
     assert confirmed.finding.trace == (NEEDED, OTHER)
+
+
+def test_a_hang_that_has_become_a_slow_operation_is_kept_as_it_was_met(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    for trace in (flushes(6), flushes(3)):
+        book.meet(count_finding(trace), history=(), stderr="", seconds=1.0, known=False)
+    (entry,) = book.entries.values()
+    assert entry.trace.examples == (flushes(3),)
+    turns = cycle([True, False, True])
+    shown = confirm_as_met(entry, shown_if(lambda _: next(turns)))
+    assert shown.examples == (flushes(6),)
+    assert (shown.certificate.disagreed, shown.certificate.replays) == (2, 3)
+    never = confirm_as_met(entry, shown_if(lambda _: False))
+    assert never.rate == 0.0
+    assert never.finding.trace == flushes(6)
 
 
 def test_a_finding_that_needs_history_keeps_the_examples_it_needs(tmp_path: Path) -> None:

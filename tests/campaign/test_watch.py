@@ -1,14 +1,18 @@
 """How long a campaign waits for QEMU."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.campaign.findings import count_finding, reply_finding
 
+from qbprop.campaign.book import Book
 from qbprop.campaign.statistics import Statistics
 from qbprop.campaign.watch import KNOWN_HANG_SECONDS, Watch, WatchedSession
-from qbprop.findings import HangFinding
+from qbprop.findings import Finding, HangFinding
 from qbprop.hazards import FAILED_ENABLE, GROUP_UNDONE, Hazard
+from qbprop.trace import Header
 from qbprop_model.traits import Traits
 
 FULL = 10.0
@@ -36,3 +40,21 @@ def test_only_where_a_hang_is_no_news_the_wait_is_short(
     driver: Any = SimpleNamespace(timeout=FULL, features=features, every_features=(features,))
     session = WatchedSession(driver, None, watch)
     assert session.patience(hazard) == seconds
+
+
+@pytest.mark.parametrize("first", [HangFinding("resize", "", "", ""), count_finding()])
+def test_while_a_hang_is_made_simpler_no_other_is_believed(tmp_path: Path, first: Finding) -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    watch = Watch(Statistics(), max_seconds=60, max_examples=None, tick=nothing, note=nothing)
+    book = Book(tmp_path, Header())
+    process = SimpleNamespace(all_stderr=str)
+    driver = SimpleNamespace(timeout=FULL, process=process)
+    session: Any = SimpleNamespace(history=[], driver=driver)
+    assert not watch.disagreed(first, session, book)
+    slow, wrong = HangFinding("write", "", "", ""), reply_finding()
+    assert watch.disagreed(slow, session, book)
+    assert watch.disagreed(wrong, session, book)
+    believed = {first.id, wrong.id} | ({slow.id} if first.kind != HangFinding.kind else set())
+    assert book.entries.keys() == believed

@@ -24,7 +24,8 @@ HISTORY = "history.jsonl"
 class Entry:
     """A finding and the best that is known of it; ``certificate`` once it was replayed.
 
-    ``history`` holds the examples that the same QEMU had performed before ``trace``.
+    ``history`` holds the examples that the same QEMU had performed before ``trace``; ``met`` is
+    the finding as it was met first.
     """
 
     record: FindingRecord
@@ -32,6 +33,7 @@ class Entry:
     trace: Trace
     history: Examples
     stderr: str
+    met: Finding
     certificate: Certificate | None = None
 
 
@@ -69,7 +71,7 @@ class Book:
                 seconds_to_find=seconds,
                 known=known,
             )
-            entry = Entry(record, finding, trace, history, stderr)
+            entry = Entry(record, finding, trace, history, stderr, finding)
             self.entries[finding.id] = entry
             self._write_first(entry)
             return True
@@ -190,7 +192,7 @@ def _read(path: Path) -> Entry:
         known=about["known"],
     )
     history = read_trace(before).examples if before.exists() else ()
-    return Entry(record, finding, trace, history, about["stderr"])
+    return Entry(record, finding, trace, history, about["stderr"], finding)
 
 
 def _complexity(trace: Trace) -> tuple[int, int]:

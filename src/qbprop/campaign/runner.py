@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.beside import Beside
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
-from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm
+from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm, confirm_as_met
 from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.database import open_database
 from qbprop.campaign.exhaustive import Exhaustive
@@ -284,9 +284,11 @@ class Campaign:
                 sensible=self._sensible,
                 told=told,
             )
+        patient = partial(self._play_fresh, self._lab.timeout, locate)
+        if hangs and patient(confirmed.examples) is None:
+            told("replaying it as it was met")
+            confirmed = confirm_as_met(entry, patient)
         certificate = confirmed.certificate
-        if hangs and self._play_fresh(self._lab.timeout, locate, confirmed.examples) is None:
-            certificate = replace(certificate, disagreed=0)
 
         def accompany(entry: Entry, folder: Path) -> None:
             if certificate.disagreed:

@@ -222,6 +222,9 @@ class Watch:
 
         :raises Halt: there is no more room, so that QEMU's behaviour tells nothing.
         """
+        hastily = self.shrinking is not None and self.shrinking.kind == HangFinding.kind
+        if hastily and finding.kind == HangFinding.kind and finding.id != self.target:
+            return True  # the time-out is short: it may be slow, no more
         with self.guarding():
             check_room(scratch_root())
             simpler = book.meet(
