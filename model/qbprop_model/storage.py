@@ -46,9 +46,14 @@ class StorageRules(BitmapRules):
         """The file when it is closed, or opened read-only: all persistent bitmaps are stored.
 
         What came back as inconsistent stays so (8.2, 8.3), and so does what the file has of a
-        bitmap that a migration has renamed: in use, be its name another's by now (8.10).
+        bitmap that a migration has renamed: in use, be its name another's by now (8.10). Who uses
+        a bitmap is not stored.
         """
-        stored = {name: each for name, each in bitmaps.items() if self.is_stored(each)}
+        stored = {
+            name: replace(each, busy=False)
+            for name, each in bitmaps.items()
+            if self.is_stored(each)
+        }
         return replace(image, stored={**image.stored, **stored})
 
     def is_stored(self, bitmap: Bitmap) -> bool:

@@ -259,6 +259,21 @@ def test_an_export_outlives_the_disk_whose_bitmap_it_has() -> None:
         assert world.apply(operation).refusal is None
 
 
+def test_what_is_stored_is_in_nobodys_use() -> None:
+    world = World()
+    far = ExportedBitmap(node="drive0", name="a")
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE),)),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
+        BitmapAdd(node="drive0", name="a", persistent=True),
+        ExportAdd(export="export0", node="drive1", bitmaps=(far,)),
+        ReopenDisk(node="drive0", read_only=True),
+    ):
+        assert world.apply(operation).refusal is None
+    assert world.nodes["drive0"].bitmaps["a"].busy
+    assert not world.images["drive0.0"].stored["a"].busy
+
+
 def test_a_read_only_disk_has_no_writable_export_whatever_is_above_it() -> None:
     world = World()
     for operation in (
