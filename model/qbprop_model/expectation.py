@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
-from typing import Protocol
+from typing import Literal, Protocol
 
 from qbprop_model.data import Bytes
 from qbprop_model.ranges import Ranges
@@ -68,6 +68,9 @@ class Reason(StrEnum):
     NO_NODE_TO_CLOSE = auto()  # blockdev-del, drive_del, blockdev-reopen
     NODE_IN_USE = auto()  # blockdev-del beside a job, an export or a drive; drive_del beside a job
     READ_ONLY = auto()  # guests' writes to a disk that is read-only
+    OVERLAY_HAS_BACKING = auto()  # 9: blockdev-snapshot
+    OVERLAY_UNSUPPORTED = auto()  # 9: an overlay of a format without backing files
+    ROOT_NOT_FOUND = auto()  # 9: block-commit
     NODE_BUSY = auto()  # 6.1: source or target already in a job
     PERMISSION_DENIED = auto()  # 5.1, 10.1: what a job's filter does not share
     DEVICE_IN_USE = auto()  # 5.1: resize by the drive's name while a job runs
@@ -135,6 +138,7 @@ class JobEnd:
     ``error`` is a reason for a job that must fail or is cancelled; ``length`` and ``offset``
     are then None where progress at that moment is open. ``aborted``: its transaction was
     rolled back. ``speed`` is the one that was set last, in bytes a second.
+    ``kind`` is its ``type``.
     """
 
     length: int | None
@@ -142,6 +146,7 @@ class JobEnd:
     error: Reason | None = None
     aborted: bool = False
     speed: int = 0
+    kind: Literal["backup", "commit", "stream"] = "backup"
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,9 @@ STOPPED = ("ERROR read stop", "ERROR write stop")
 
 FLOOD = "FLOOD"
 """Among a job's words: it meets the same error for ever and ignores it (6.5)."""
+
+READY_NOISE = "~ready"
+"""As NOISE, of a job that is ready: pairs of ``standby`` and ``ready``."""
 
 NOISE = "~"
 """Among a job's words: pairs of ``paused`` and ``running``, any number of them (6.4)."""

@@ -256,6 +256,40 @@ class ReopenDisk(Operation):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockdevSnapshot(Operation):
+    """``blockdev-snapshot``: disk ``node`` becomes the backing file of disk ``overlay``.
+
+    Both are open, by node names. What is above or below whom no file tells: it lasts until the
+    overlay is closed.
+    """
+
+    node: str
+    overlay: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCommit(Operation):
+    """``block-commit`` of disk ``node``, on top of a chain, into disk ``base`` below; completed.
+
+    All by node names; ``between`` are the disks between the two, which guests leave meanwhile.
+    The overlay stays where it is, above a base that guests write to.
+    """
+
+    job: str
+    node: str
+    base: str
+    between: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockStream(Operation):
+    """``block-stream`` into disk ``node``, by node name, of all that is below it, to the end."""
+
+    job: str
+    node: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Restart(Operation):
     """QEMU ends, and another one is launched in which nothing is open.
 
@@ -759,7 +793,7 @@ class Abort(Operation):
 
 
 BitmapAction = BitmapAdd | BitmapRemove | BitmapClear | BitmapEnable | BitmapDisable | BitmapMerge
-Action = BitmapAction | DriveBackup | BlockdevBackup | Abort
+Action = BitmapAction | DriveBackup | BlockdevBackup | BlockdevSnapshot | Abort
 """What a transaction may hold."""
 
 
@@ -776,6 +810,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     CloseDisk,
     OpenDisk,
     ReopenDisk,
+    BlockdevSnapshot,
+    BlockCommit,
+    BlockStream,
     Restart,
     Migrate,
     Read,

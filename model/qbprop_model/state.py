@@ -78,16 +78,17 @@ class State:
 
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
+    ``mounted`` tells the image below another that a snapshot has put there, whatever its file says;
     ``vague`` names the images whose bytes are open, ``leaky`` those that QEMU had open when it
     was killed, ``opened`` the targets that are open as nodes. ``faults`` has those that are left
     of each node at which requests may fail, and of each image whose file may; ``held`` the
     guest's write that is held at a disk, ``torn`` the one that failed there, done in part or not
     at all.
-    ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the
-    ``words`` and ``ends`` of its jobs, the targets of those that have ``concluded``, and the
-    ``complaints`` that QEMU may make of what failed while it closed nodes, and the bitmaps that
-    ``passed`` through the end, or another beginning, of their node. ``qemus`` are what those are
-    like that may be launched.
+    ``step`` counts the operations. Of one step alone: the bitmaps it is ``removing``, the disks it
+    is ``covering`` by others, the ``words`` and ``ends`` of its jobs, the targets of those that
+    have ``concluded``, and the ``complaints`` that QEMU may make of what failed while it closed
+    nodes, and the bitmaps that ``passed`` through the end, or another beginning, of their node.
+    ``qemus`` are what those are like that may be launched.
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class State:
         self.faults: dict[str, tuple[Fault, ...]] = {}
         self.held: dict[str, HoldWrite] = {}
         self.torn: dict[str, Write] = {}
+        self.mounted: dict[str, str] = {}
         self.vague: frozenset[str] = frozenset()
         self.leaky: frozenset[str] = frozenset()
         self.opened: frozenset[str] = frozenset()
         self.removing: tuple[tuple[str, str], ...] = ()
+        self.covering: tuple[str, ...] = ()
         self.words: dict[str, tuple[str, ...]] = {}
         self.ends: dict[str, JobEnd] = {}
         self.concluded: tuple[str, ...] = ()
@@ -217,9 +220,22 @@ class State:
     def chain_names(self, image: str) -> tuple[str, ...]:
         """The image and its backing files, top first."""
         names = [image]
-        while (backing := self.images[names[-1]].backing) is not None:
-            names.append(backing)
+        while (below := self.below(names[-1])) is not None:
+            names.append(below)
         return tuple(names)
+
+    def below(self, image: str) -> str | None:
+        """The image right below another one: put there by a snapshot, or its backing file."""
+        return self.mounted.get(image, self.images[image].backing)
+
+    def overlays(self, node: str) -> list[str]:
+        """The disks that snapshots have put right above a disk."""
+        below = self.nodes[node].image
+        return [
+            name
+            for name, each in self.nodes.items()
+            if each.filters is None and self.mounted.get(each.image) == below
+        ]
 
     def chain(self, image: str) -> Chain:
         """The layers of an image, top first."""

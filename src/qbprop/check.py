@@ -23,6 +23,7 @@ from qbprop.qemu.observation import Observation
 from qbprop.qemu.reasons import FAILED_FLUSH, classify, matches
 from qbprop_model.expectation import (
     NOISE,
+    READY_NOISE,
     Anonymous,
     BitmapState,
     Expectation,
@@ -133,6 +134,7 @@ def check_extents(name: str, expected: Expectation, observed: Observation) -> No
 # --- events --------------------------------------------------------------------------------
 
 _NOISE = r"(?:paused running )*"
+_READY_NOISE = r"(?:standby ready )*"
 _TEXTS = {
     Reason.ALREADY_ALLOCATED: "Input/output error",
     Reason.IO_ERROR: "Input/output error",
@@ -148,6 +150,8 @@ def automaton(words: Iterable[str]) -> str:
     def pattern(word: str) -> str:
         if word == NOISE:
             return _NOISE
+        if word == READY_NOISE:
+            return _READY_NOISE
         if word.startswith("["):
             return f"(?:{re.escape(word[1:-1])} )?"
         if word.startswith("ERRORS "):
@@ -187,6 +191,8 @@ def _told(name: str, event: Event) -> tuple[str, str]:
             return data["device"], "COMPLETED!" if "error" in data else "COMPLETED"
         case "BLOCK_JOB_ERROR":
             return data["device"], f"ERROR {data['operation']} {data['action']}"
+        case "BLOCK_JOB_READY":
+            return data["device"], "READY"
         case "BLOCK_JOB_PENDING":
             return data["id"], "PENDING"
         case "BLOCK_JOB_CANCELLED":
@@ -199,8 +205,8 @@ def check_progress(name: str, end: JobEnd, event: Event) -> None:
     for field, due in (("len", end.length), ("offset", end.offset), ("speed", end.speed)):
         if due is not None and event.data.get(field) != due:
             raise JobsFinding(name, field, f"{field} {due}", f"{field} {event.data.get(field)}")
-    if event.data.get("type") != "backup":
-        raise JobsFinding(name, "type", "backup", repr(event.data.get("type")))
+    if event.data.get("type") != end.kind:
+        raise JobsFinding(name, "type", end.kind, repr(event.data.get("type")))
     error = event.data.get("error")
     if end.error not in (None, Reason.JOB_CANCELLED) and error != _TEXTS[end.error]:
         raise JobsFinding(name, "error", _TEXTS[end.error], repr(error))

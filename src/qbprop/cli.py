@@ -130,8 +130,8 @@ def main() -> None:
 @click.option(
     "--focus",
     metavar="SUBJECT[,SUBJECT]",
-    help="Let all examples keep to these subjects: jobs, layers, bitmaps, backups, storage. "
-    "[default: many keep to one of them, the others to none]",
+    help="Let all examples keep to these subjects: jobs, layers, bitmaps, backups, storage, "
+    "graphs. [default: many keep to one of them, the others to none]",
 )
 @click.option(
     "--known",

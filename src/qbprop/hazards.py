@@ -18,9 +18,12 @@ from qbprop_model.operations import (
     BitmapMerge,
     BitmapRemove,
     BlockdevBackup,
+    BlockdevSnapshot,
+    BlockStream,
     ChangeBitmap,
     CloseDisk,
     DriveBackup,
+    Flush,
     JobSetSpeed,
     Migrate,
     Operation,
@@ -98,6 +101,9 @@ HALF_ACTIVE = Hazard(
     lasting=True,
 )
 EMPTY_MIGRATION = Hazard("the migration of a bitmap of an empty disk", frozenset({"crash"}))
+STREAM_KILLED = Hazard(
+    "a kill behind a stream that nothing has flushed", frozenset(KINDS), lasting=True
+)
 DAEMON_END = Hazard("the orderly end of a storage daemon", frozenset(KINDS), lasting=True)
 
 HAZARDS = (
@@ -124,6 +130,7 @@ HAZARDS = (
     COARSE_MIGRATION,
     EMPTY_MIGRATION,
     HALF_ACTIVE,
+    STREAM_KILLED,
     DAEMON_END,
 )
 """All of them; where several explain a finding, the first in this order names it.
@@ -164,22 +171,34 @@ class Hazards:
 
     active: tuple[Hazard, ...] = ()
     _freed: set[str] = field(default_factory=set)
+    _unwritten: set[str] = field(default_factory=set)
 
-    def see(self, provoked: Collection[Hazard], before: World, after: World) -> None:
-        """Note an operation that was performed, and what it has ``provoked``."""
+    def see(
+        self,
+        operation: Operation | None,
+        provoked: Collection[Hazard],
+        before: World,
+        after: World,
+    ) -> None:
+        """Note an operation that was performed, if any, and what is ``provoked``."""
         met = {*provoked, *(hazard for hazard in self.active if hazard.lasting)}
         self.active = tuple(hazard for hazard in HAZARDS if hazard in met)
         for name, image in after.images.items():
             old = before.images.get(name)
             if old is not None and old is not image and _frees_compressed(old, image):
                 self._freed.add(name)
+        if isinstance(operation, BlockStream | Flush) and (node := after.find(operation.node)):
+            self._unwritten.discard(node.image)
+            if isinstance(operation, BlockStream):
+                self._unwritten.add(node.image)
+        self._unwritten &= {node.image for node in after.nodes.values()}
 
     def see_end(self, world: World) -> None:
         """Note that an example ends, in this World, and all its jobs with it."""
         filters = {job.filter for job in world.jobs.values() if job.active}
         exported = (node for each in world.exports.values() for node, _ in each.bitmaps)
         if not filters.isdisjoint(exported):
-            self.see((*self.active, EXPORTED_FILTER), world, world)
+            self.see(None, (*self.active, EXPORTED_FILTER), world, world)
 
     def explains(self, kind: str) -> Hazard | None:
         """The hazard that a finding of this kind is named after, if any."""
@@ -201,9 +220,13 @@ class Hazards:
             yield HELD_COPY
         if isinstance(operation, Resize) and _is_refused(expected, Reason.BITMAP_BUSY):
             yield EXPORTED_RESIZE
-        exported = (node for each in before.exports.values() for node, _ in each.bitmaps)
-        gone = not expected.bitmaps.keys() >= set(exported)
-        if gone and not isinstance(operation, Restart):
+        exported = {node for each in before.exports.values() for node, _ in each.bitmaps}
+        if isinstance(operation, Restart):
+            filters = {name for name, node in before.nodes.items() if node.filters is not None}
+            gone = operation.how != "kill" and not filters.isdisjoint(exported)
+        else:
+            gone = not expected.bitmaps.keys() >= exported
+        if gone:
             yield EXPORTED_FILTER
         if any(isinstance(action, BitmapMerge) and not action.sources for action in actions):
             yield EMPTY_MERGE
@@ -217,10 +240,12 @@ class Hazards:
             yield DRAINED
         if _backs_up_nothing(actions, before):
             yield EMPTY_DISK
-        if expected.refusal is None and _stores_in_vain(operation, before):
+        if expected.refusal is None and any(_stores_in_vain(each, before) for each in actions):
             yield EMPTY_STORED
         if isinstance(operation, Restart) and _ends_daemon(operation, before):
             yield DAEMON_END
+        if isinstance(operation, Restart) and operation.how == "kill" and self._unwritten:
+            yield STREAM_KILLED
         if isinstance(operation, Migrate):
             yield from _migrated(operation, before)
         if isinstance(operation, ChangeBitmap) and _empties(operation, before):
@@ -273,6 +298,8 @@ def _closes(operation: Operation, name: str, node: Node) -> bool:
             return reference in (name, node.drive)
         case ReopenDisk(node=reference, read_only=read_only):
             return reference == name and read_only
+        case BlockdevSnapshot(node=reference):
+            return reference == name
         case Restart(how=how):
             return how != "kill"
         case Migrate():
@@ -398,7 +425,7 @@ def _stale(actions: Sequence[Action]) -> bool:
                     return True
             case BitmapMerge():
                 touched.add(action.target)
-            case Abort():
+            case Abort() | BlockdevSnapshot():
                 pass
             case _:
                 touched.add(action.name)

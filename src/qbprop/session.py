@@ -196,7 +196,7 @@ class Session:
         if not accepts(expected, provoked):
             raise InvalidOperationError("an operation that is not wanted")
         self.settle()
-        self._hazards.see(provoked, self.world, world)
+        self._hazards.see(operation, provoked, self.world, world)
         self.world = world
         name = step_name(operation, expected)
         self.trace.append(operation)

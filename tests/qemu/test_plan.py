@@ -45,6 +45,9 @@ EVERY = [
     op.CloseDisk(node="drive0"),
     op.OpenDisk(node="drive0", drive="device0", read_only=True),
     op.ReopenDisk(node="drive0", read_only=True),
+    op.BlockdevSnapshot(node="drive0", overlay="drive1"),
+    op.BlockCommit(job="job0", node="drive2", base="drive0", between=("drive1",)),
+    op.BlockStream(job="job0", node="drive1"),
     op.Restart(how="kill"),
     op.Migrate(
         disks=(op.Opening(node="drive0"),),

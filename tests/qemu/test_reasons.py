@@ -331,6 +331,9 @@ LOST = [
     *(DISK, add(persistent=True), op.CloseDisk(node="drive0"), op.OpenDisk(node="drive0")),
     *(op.Restart(how="kill"), op.OpenDisk(node="drive0")),
 ]
+SNAPSHOT = op.BlockdevSnapshot(node="drive0", overlay="drive1")
+ABOVE = [DISK, op.AddDisk(node="drive1", layers=(op.Layer(size=MIB),)), SNAPSHOT]
+OTHER_RAW = op.AddDisk(node="drive2", layers=(op.Layer(size=MIB, format="raw"),))
 HIDDEN = [
     *(
         DISK,
@@ -368,6 +371,25 @@ CASES += [
         [DISK, add(disabled=True), SHARED, op.Migrate(disks=(op.Opening(node="drive0"),))],
     ),
     (Reason.BITMAP_NOT_LOADED, "", [*HIDDEN, op.Resize(node="drive0", size=512)]),
+    (Reason.NODE_IN_USE, "drive0", [*ABOVE, op.CloseDisk(node="drive0")]),
+    (Reason.NODE_IN_USE, "drive0", [*ABOVE, SNAPSHOT]),
+    (
+        Reason.OVERLAY_HAS_BACKING,
+        "",
+        [*ABOVE, OTHER_RAW, op.BlockdevSnapshot(node="drive2", overlay="drive1")],
+    ),
+    (
+        Reason.OVERLAY_UNSUPPORTED,
+        "",
+        [*ABOVE, OTHER_RAW, op.BlockdevSnapshot(node="drive1", overlay="drive2")],
+    ),
+    (
+        Reason.ROOT_NOT_FOUND,
+        "drive1",
+        [DISK, op.BlockCommit(job="job0", node="drive1", base="drive0")],
+    ),
+    (Reason.DEVICE_NOT_FOUND, "drive1", [DISK, op.BlockStream(job="job0", node="drive1")]),
+    (Reason.DEVICE_NOT_FOUND, "drive1", [DISK, SNAPSHOT]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.CloseDisk(node="drive0")]),
     (Reason.NO_NODE_TO_CLOSE, "device0", [op.CloseDisk(node="device0")]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.ReopenDisk(node="drive0")]),
@@ -440,11 +462,20 @@ def test_every_reason_is_provoked() -> None:
     assert {reason for reason, _, _ in CASES} == REFUSALS
 
 
+def is_tuned(operation: op.Operation) -> bool:
+    actions = operation.actions if isinstance(operation, op.Transaction) else (operation,)
+    return any(isinstance(each, op.Backup) and each.tuned for each in actions)
+
+
 @pytest.mark.parametrize(
     "case", CASES, ids=[f"{i}-{reason}" for i, (reason, _, _) in enumerate(CASES)]
 )
 def test_qemu_says_it_like_this(driver: Driver, case: Case) -> None:
     reason, subject, operations = case
+    if not all(map(driver.can_perform, operations)):
+        pytest.skip("this QEMU has no such command")
+    if not driver.features.blockdev_backup_x_perf and any(map(is_tuned, operations)):
+        pytest.skip("this QEMU knows no x-perf")
     driver.reset()
     *before, last = operations
     launched = [each for each in before if isinstance(each, op.Restart | op.Migrate)]
@@ -456,7 +487,9 @@ def test_qemu_says_it_like_this(driver: Driver, case: Case) -> None:
     assert matches(Refusal(reason, subject), refused, driver.features), refused
     assert classify(refused, driver.features) in AMBIGUOUS.get(reason, {reason})
     if subject:
-        assert not matches(Refusal(reason, subject + "?"), refused, driver.features)
+        other = Refusal(reason, subject + "?")
+        nameless = refused.text == "Duplicate node name"  # 5.2
+        assert nameless or not matches(other, refused, driver.features)
     assert driver.launches == launches
 
 

@@ -51,7 +51,7 @@ class _Recorder:
         if not accepts(expected, provoked):
             self.world = before
             raise InvalidOperationError("an operation that is not wanted")
-        self._hazards.see(provoked, before, self.world)
+        self._hazards.see(operation, provoked, before, self.world)
         self.trace.append(operation)
 
     def settle(self) -> None:

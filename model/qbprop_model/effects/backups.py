@@ -61,7 +61,7 @@ def lock_target(target: str, world: State, *, alone: bool = False) -> None:
     A raw node locks its file only as far as a job needs it, so that two writers of one raw
     file may meet; what they make of it is open.
     """
-    writable = {node.image for node in world.nodes.values()} | world.opened
+    writable = {node.image for node in world.nodes.values() if not node.read_only} | world.opened
     jobs = [job for job in world.jobs.values() if job.active]
     writable |= {job.target for job in jobs}
     over_disks = {job.target for job in jobs if job.backs_target}
@@ -92,7 +92,7 @@ def start_backup(op: Backup, world: State) -> str:
     if isinstance(op, DriveBackup):
         if node.filters is not None:
             raise Refused(Reason.NODE_BUSY, node.drive or name)
-        if sync == "top" and world.images[node.image].backing is None:
+        if sync == "top" and world.below(node.image) is None:
             sync = "full"
         prepare_file(op, node, world)
     found = node.bitmaps.get(op.bitmap) if op.bitmap is not None else None
@@ -132,6 +132,7 @@ def start_backup(op: Backup, world: State) -> str:
         raise OpenOutcomeError("how far the job gets at that speed")
     if world.vague.intersection(world.chain_names(node.image)):
         raise OpenOutcomeError("a backup of bytes that are open")
+    check_chain(world, name)
     source = world.chain(node.image)
     blind = world.blind(name)
     copied = rules.copy_set(sync, cluster, source, found, blind=blind is not None)
@@ -172,6 +173,18 @@ def start_backup(op: Backup, world: State) -> str:
     return job_id
 
 
+def check_chain(world: State, name: str) -> None:
+    """A disk to be backed up must stand on top, and nobody write to what is below it."""
+    if world.overlays(name):
+        raise InvalidOperationError("a backup of what is below another disk")
+    below = world.chain_names(world.nodes[name].image)[1:]
+    if any(
+        node.image in below and not node.read_only and key not in world.covering
+        for key, node in world.nodes.items()
+    ):
+        raise OpenOutcomeError("what was there when a backup of a changing disk began")
+
+
 def check_filter(name: str, world: State) -> None:
     """The filter's name must be one of its slots, and free."""
     if name not in FILTERS:
@@ -186,7 +199,9 @@ def prepare_file(op: DriveBackup, node: Node, world: State) -> None:
         raise InvalidOperationError(f"there is no target {op.target}")
     if op.mode == "absolute-paths":
         source = world.images[node.image]
-        backing = source.backing if op.sync == "top" else None
+        backing = world.below(node.image) if op.sync == "top" else None
+        if backing in world.mounted:
+            raise InvalidOperationError("a backing file that has no name of its own")
         if op.format == "raw" and (op.sync == "none" or backing is not None):
             raise Refused(Reason.BACKING_UNSUPPORTED)
         if op.target in world.images:

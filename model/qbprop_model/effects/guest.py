@@ -293,8 +293,8 @@ def _(op: Resize, world: State) -> Outcome:
     exports = (each for each in world.exports.values() if each.node == name)
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
-    if node.read_only:
-        raise InvalidOperationError("a disk that is read-only keeps its size")
+    if node.read_only or world.overlays(name):
+        raise InvalidOperationError("a disk that is read-only, or below another, keeps its size")
     inconsistent = [key for key, bitmap in node.bitmaps.items() if bitmap.inconsistent]
     unloaded = world.unloaded(node)
     chain = world.chain(node.image)

@@ -53,6 +53,8 @@ def _check_opening(op: Migrate, world: State) -> None:
         raise InvalidOperationError("the new QEMU opens the same disks")
     if world.backed_up or world.held:
         raise InvalidOperationError("a job or a request in flight")
+    if world.mounted:
+        raise InvalidOperationError("disks above each other, of which no file tells")
     if world.faults or world.torn:
         raise OpenOutcomeError("what fails while disks change hands")
     for disk in op.disks:

@@ -37,6 +37,8 @@ def _(op: CloseDisk, world: State) -> Outcome:
     name = NODES[DRIVES.index(op.node)] if by_drive else op.node
     if world.filters(name) or (not by_drive and world.nodes[name].drive is not None):
         raise Refused(Reason.NODE_IN_USE, op.node)
+    if world.overlays(name):
+        raise Refused(Reason.NODE_IN_USE, op.node)
     if name in world.exported:
         if by_drive:
             raise InvalidOperationError("a disk that lives on in its export")
@@ -48,6 +50,7 @@ def _(op: CloseDisk, world: State) -> Outcome:
 def close(world: State, name: str) -> None:
     """Close a disk that nothing uses: its bitmaps are stored (8.1)."""
     node = world.drop_node(name)
+    world.mounted.pop(node.image, None)
     world.passed += tuple(node.bitmaps.values())
     if name in world.torn:
         raise OpenOutcomeError("bytes that are open, in an image that is closed")
@@ -73,6 +76,8 @@ def _(op: OpenDisk, world: State) -> Outcome:
         raise Refused(Reason.NO_SUCH_FILE)
     check_format(op, world.images[name])
     check_options(op)
+    if not op.read_only:
+        world.check_unused(name)
     attach(world, op, opened(world, name, read_only=op.read_only))
     return Outcome()
 
@@ -100,7 +105,7 @@ def _(op: ReopenDisk, world: State) -> Outcome:
         raise InvalidOperationError(f"there is no disk {op.node}")
     name, node = world.resolve(op.node, Reason.NO_NODE_TO_CLOSE)
     image = world.images[node.image]
-    if image.backing is not None or image.format != op.format:
+    if world.below(node.image) is not None or world.overlays(name) or image.format != op.format:
         raise InvalidOperationError("one layer is reopened, in its own format")
     if node.drive is not None:
         raise InvalidOperationError("a drive keeps the permissions of what was asked of it")
@@ -111,24 +116,31 @@ def _(op: ReopenDisk, world: State) -> Outcome:
     if world.unloaded(node):
         raise OpenOutcomeError("a bitmap of the file that the disk has not")
     check_options(op)
-    rules = world.rules
-    if op.read_only and not node.read_only:
-        world.images[node.image] = rules.close_image(image, node.bitmaps)
     if node.read_only and not op.read_only:
+        world.check_unused(node.image)
+    world.nodes[name] = replace(node, discard=op.discard == "unmap", detect_zeroes=op.detect_zeroes)
+    reopen(world, name, read_only=op.read_only)
+    return Outcome()
+
+
+def reopen(world: State, name: str, *, read_only: bool) -> None:
+    """A disk is made read-only, or writable again, with its bitmaps (8.4)."""
+    node, rules = world.nodes[name], world.rules
+    image = world.images[node.image]
+    if read_only and not node.read_only:
+        world.images[node.image] = rules.close_image(image, node.bitmaps)
+    if node.read_only and not read_only:
         world.images[node.image] = rules.open_image(image)
-    world.passed = tuple(node.bitmaps.values())
+    world.passed += tuple(node.bitmaps.values())
+    bitmaps = {
+        key: rules.reopen(bitmap, read_only=read_only) for key, bitmap in node.bitmaps.items()
+    }
     world.nodes[name] = replace(
         node,
-        discard=op.discard == "unmap",
-        detect_zeroes=op.detect_zeroes,
-        read_only=op.read_only,
-        unflushed=node.unflushed and not op.read_only,
-        bitmaps={
-            key: rules.reopen(bitmap, read_only=op.read_only)
-            for key, bitmap in node.bitmaps.items()
-        },
+        read_only=read_only,
+        unflushed=node.unflushed and not read_only,
+        bitmaps=bitmaps,
     )
-    return Outcome()
 
 
 @effect.register
@@ -146,7 +158,7 @@ def _(op: Restart, world: State) -> Outcome:
         for name in list(world.nodes):
             close(world, name)
     world.nodes, world.roots, world.jobs, world.exports = {}, {}, {}, {}
-    world.faults, world.opened = {}, frozenset()
+    world.mounted, world.faults, world.opened = {}, {}, frozenset()
     world.words, world.ends = {}, {}
     before = world.engines[op.engine].qemu
     world.engines[op.engine] = Engine(world.qemus[op.qemu], op.qemu, before)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from qbprop_model.effects import graphs
 from qbprop_model.effects.backups import check_tuning, open_target, start_backup
 from qbprop_model.effects.bitmaps import check_arguments, finish_removes, start_remove
 from qbprop_model.effects.dispatch import effect
@@ -15,6 +16,7 @@ from qbprop_model.operations import (
     BitmapAdd,
     BitmapRemove,
     BlockdevBackup,
+    BlockdevSnapshot,
     DriveBackup,
     Transaction,
     operation_name,
@@ -49,6 +51,7 @@ def _(op: Transaction, world: State) -> Outcome:
             refused.refusal = replace(refused.refusal, action=name, position=position)
             raise
     finish_removes(world)
+    graphs.finish_snapshots(world)
     start_jobs(world, [job for job in world.jobs if job not in before], grouped=op.grouped)
     return Outcome()
 
@@ -64,5 +67,7 @@ def _act(action: Action, world: State, *, grouped: bool) -> None:
             raise Refused(Reason.GROUPED_UNSUPPORTED)
         case BitmapRemove():
             start_remove(action, world)
+        case BlockdevSnapshot():
+            graphs.start_snapshot(action, world)
         case _:
             effect(action, world)

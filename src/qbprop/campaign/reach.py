@@ -9,7 +9,9 @@ from qbprop_model.operations import (
     Action,
     Backup,
     BitmapMerge,
+    BlockCommit,
     BlockdevBackup,
+    BlockdevSnapshot,
     CloseDisk,
     Discard,
     DriveBackup,
@@ -44,7 +46,9 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
             yield from _export(operation)
         case ReadDirtyExtents():
             yield "dirty extents", _share(operation, expected)
-        case CloseDisk() | ReopenDisk() | Restart() | Migrate():
+        case CloseDisk() | ReopenDisk() | BlockdevSnapshot() | BlockCommit():
+            yield from _passed(operation, state)
+        case Restart() | Migrate():
             yield from _passed(operation, state)
         case BitmapMerge() | DriveBackup() | BlockdevBackup():
             yield from _action(operation, expected, state)

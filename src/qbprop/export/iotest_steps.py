@@ -18,6 +18,7 @@ from qbprop.qemu.primitives import (
     AwaitExportGone,
     AwaitJobs,
     AwaitRest,
+    CompleteJob,
     DetachGuest,
     DirtyExtents,
     EndQemu,
@@ -220,6 +221,13 @@ def _(step: AwaitExportGone, test: Test, refusal: Refusal | None) -> None:
 @perform.register
 def _(step: UntilConcluded, test: Test, refusal: Refusal | None) -> None:
     test.postponed.append(step)
+
+
+@perform.register
+def _(step: CompleteJob, test: Test, refusal: Refusal | None) -> None:
+    if step.job in test.rests:
+        test.add(f"self.job_rests({step.job!r}, 'ready')")
+        perform(Command("job-complete", {"id": step.job}), test, None)
 
 
 @perform.register(DetachGuest)

@@ -18,6 +18,7 @@ from qbprop.qemu.primitives import (
     AwaitExportGone,
     AwaitJobs,
     AwaitRest,
+    CompleteJob,
     DetachGuest,
     DirtyExtents,
     EndQemu,
@@ -131,6 +132,13 @@ def _(step: UntilConcluded, script: Script) -> Iterator[str]:
 def _(step: AwaitCopy, script: Script) -> Iterator[str]:
     if step.job in script.rests:
         yield f"job_copies {quote(step.job)}"
+
+
+@calls.register
+def _(step: CompleteJob, script: Script) -> Iterator[str]:
+    if step.job in script.rests:
+        yield f"job_rests {quote(step.job)} ready"
+        yield qmp(Command("job-complete", {"id": step.job}))
 
 
 @calls.register

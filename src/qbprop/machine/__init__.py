@@ -17,6 +17,7 @@ from qbprop.machine import (
     bitmaps,
     exports,
     faults,
+    graphs,
     groups,
     guest,
     jobs,
@@ -30,7 +31,7 @@ from qbprop.machine.core import MachineBase, drawn, going_on, part_of, step_rule
 from qbprop.machine.topology import empty_slots
 from qbprop_model.operations import NODES, Operation
 
-SUBJECTS = ("jobs", "layers", "bitmaps", "backups", "storage")
+SUBJECTS = ("jobs", "layers", "bitmaps", "backups", "storage", "graphs")
 """What an example may keep to, beside the guest's requests."""
 
 __all__ = ["SUBJECTS", "BlockMachine", "drawn", "step_rule"]
@@ -45,7 +46,7 @@ class BlockMachine(MachineBase):
 
     subjects: ClassVar[tuple[str | None, ...]] = (
         *(None, None, None, None, None, "jobs", "layers", "jobs"),
-        *("bitmaps", "jobs", "storage", "layers", "backups", "storage", "jobs"),
+        *("bitmaps", "jobs", "storage", "graphs", "layers", "backups", "storage", "jobs", "graphs"),
     )
     """What examples keep to, None for no subject at all; the first one is the simplest."""
 
@@ -63,28 +64,28 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and bool(empty_slots(self.world)))
-    @part_of("layers")
+    @part_of("layers", "graphs")
     @rule(op=drawn(topology.add_disk))
     def add_disk(self, op: Operation) -> None:
         """One more disk."""
         self.perform(op)
 
     @step_rule
-    @part_of("backups")
+    @part_of("backups", "graphs")
     @rule(ops=drawn(backups.backups))
     def backup(self, ops: Iterable[Operation]) -> None:
         """A backup of any kind."""
         self.perform(ops)
 
     @step_rule
-    @part_of("bitmaps", "storage")
+    @part_of("bitmaps", "storage", "graphs")
     @rule(ops=drawn(guest.burst, bitmaps.bitmap_command))
     def bitmap_command(self, ops: Iterable[Operation]) -> None:
         """Add, clear, enable, disable or remove a bitmap."""
         self.perform(ops)
 
     @step_rule
-    @part_of("bitmaps", "storage")
+    @part_of("bitmaps", "storage", "graphs")
     @rule(ops=drawn(guest.burst, bitmaps.merge))
     def bitmap_merge(self, ops: Iterable[Operation]) -> None:
         """Merge bitmaps."""
@@ -160,10 +161,17 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @part_of("layers", "bitmaps", "storage")
+    @part_of("layers", "bitmaps", "storage", "graphs")
     @rule(ops=drawn(opening.openings))
     def opening(self, ops: Iterable[Operation]) -> None:
         """Disks closed and opened again, and QEMU restarted or killed."""
+        self.perform(ops)
+
+    @precondition(lambda self: going_on(self) and graphs.possible(self.world))
+    @part_of("layers", "storage", "graphs")
+    @rule(ops=drawn(graphs.graphs))
+    def graphs(self, ops: Iterable[Operation]) -> None:
+        """Snapshots, commits and streams."""
         self.perform(ops)
 
     @step_rule
@@ -174,7 +182,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @step_rule
-    @part_of("layers", "bitmaps", "backups", "storage")
+    @part_of("layers", "bitmaps", "backups", "storage", "graphs")
     @rule(ops=drawn(guest.resizes))
     def resize(self, ops: Iterable[Operation]) -> None:
         """Grow or shrink a disk."""

@@ -40,9 +40,9 @@ SHRINK_LIMIT = 1 << 20
 KINDS = ("write", "write", "write", "zeroes", "discard", "read", "flush")
 
 
-def request(draw: st.DrawFn, world: World) -> Operation:
-    """One guest request."""
-    name = pick(draw, present(world))
+def request(draw: st.DrawFn, world: World, name: str | None = None) -> Operation:
+    """One guest request, to the disk ``name`` or to any."""
+    name = pick(draw, present(world)) if name is None else name
     node, ref = world.nodes[name], named(draw, world, name)
     kind = pick(draw, KINDS)
     if kind == "flush":
@@ -62,22 +62,25 @@ def request(draw: st.DrawFn, world: World) -> Operation:
 
 def requests(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A few guest requests in one step; none changes what the others may be."""
-    return _looked_at(draw, world, pick(draw, (1, 2, 3, 5)))
+    return looked_at(draw, world, pick(draw, (1, 2, 3, 5)))
 
 
 def few(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """No request as often as some."""
-    return _looked_at(draw, world, pick(draw, (0, 1, 0, 3)))
+    return looked_at(draw, world, pick(draw, (0, 1, 0, 3)))
 
 
-def _looked_at(draw: st.DrawFn, world: World, count: int) -> tuple[Operation, ...]:
-    """``count`` requests; behind every other one of them the disk is read there.
+def looked_at(
+    draw: st.DrawFn, world: World, count: int, name: str | None = None
+) -> tuple[Operation, ...]:
+    """``count`` requests, to the disk ``name`` or to any; every other one is looked at.
 
-    A read costs next to nothing, and what is wrong on a disk may be written over soon.
+    Behind it the disk is read there. A read costs next to nothing, and what is wrong on a disk
+    may be written over soon.
     """
     found: list[Operation] = []
     for _ in range(count):
-        operation = request(draw, world)
+        operation = request(draw, world, name)
         found.append(operation)
         if isinstance(operation, Write | WriteZeroes | Discard) and seldom(draw, 2):
             found.append(read_around(world, operation.node, operation.offset, operation.length))

@@ -31,13 +31,17 @@ from qbprop_model.operations import (
     BAD_BITMAPS,
     BITMAPS,
     DRIVES,
+    JOBS,
     NODES,
     TARGETS,
     Action,
     Backup,
     BitmapAdd,
     BitmapMerge,
+    BlockCommit,
     BlockdevBackup,
+    BlockdevSnapshot,
+    BlockStream,
     CloseDisk,
     Compat,
     CreateImage,
@@ -265,6 +269,22 @@ def refused_opening(draw: st.DrawFn, world: World) -> Operation:
     return CloseDisk(node=pick(draw, drives or empty or present(world)))
 
 
+def refused_snapshot(draw: st.DrawFn, world: World) -> BlockdevSnapshot:
+    """A snapshot of no disk, or with no overlay; or of a disk, which has mostly other uses."""
+    disk = pick(draw, present(world))
+    if seldom(draw, 2):
+        return BlockdevSnapshot(node=disk, overlay=nobody(draw, world))
+    return BlockdevSnapshot(node=nobody(draw, world), overlay=disk)
+
+
+def refused_chain(draw: st.DrawFn, world: World) -> Operation:
+    """A commit or a stream of no disk."""
+    job, nowhere = pick(draw, JOBS), nobody(draw, world)
+    if seldom(draw, 2):
+        return BlockStream(job=job, node=nowhere)
+    return BlockCommit(job=job, node=nowhere, base=pick(draw, present(world)))
+
+
 def refused_transaction(draw: st.DrawFn, world: World) -> Transaction:
     """A transaction of one action, which is refused; or one that must not be grouped."""
     if seldom(draw, 3):
@@ -278,6 +298,7 @@ ACTIONS: tuple[Callable[[st.DrawFn, World], Action], ...] = (
     refused_add,
     refused_merge,
     refused_backup,
+    refused_snapshot,
 )
 ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_request,
@@ -290,6 +311,7 @@ ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_backup,
     refused_export,
     refused_opening,
+    refused_chain,
 )
 PROGRAMS: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_image,

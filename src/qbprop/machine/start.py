@@ -37,8 +37,11 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 10):
         draft.add(export_add(draw, scratch))
-    if seldom(draw, 2):
-        job = groups.group if seldom(draw, 3) else jobs.start_any
-        return (*draft.operations, *job(draw, scratch))
-    chain = incremental(draw, scratch) if seldom(draw, 2) else ()
-    return (*draft.operations, *chain)
+    match pick(draw, ("nothing", "job", "chain", "job", "job", "chain", "job", "group")):
+        case "job":
+            draft.operations += jobs.start_any(draw, scratch)
+        case "group":
+            draft.operations += groups.group(draw, scratch)
+        case "chain":
+            draft.operations += incremental(draw, scratch)
+    return tuple(draft.operations)

@@ -15,6 +15,7 @@ from qbprop_model.operations import (
     BitmapAdd,
     BitmapMerge,
     BlockdevBackup,
+    BlockdevSnapshot,
     DriveBackup,
     InvalidOperationError,
     MergeSource,
@@ -25,14 +26,24 @@ from qbprop_model.world import World
 KINDS = (*BY_NAME, "add", "add", "merge", "backup", "merge", "backup", "again", "again")
 
 
-def transaction(draw: st.DrawFn, world: World) -> Transaction:
-    """Actions that go together: each is drawn from the World as the ones before left it."""
+def transaction(
+    draw: st.DrawFn, world: World, snapshot: BlockdevSnapshot | None = None
+) -> Transaction:
+    """Actions that go together: each is drawn from the World as the ones before left it.
+
+    A ``snapshot`` is one of them.
+    """
     grouped = seldom(draw, 12)
     doomed = seldom(draw, 40 if grouped else 3)
     actions: list[Action] = []
     scratch = world
-    for _ in range(pick(draw, (2, 1, 3, 4, 0))):
-        actions.append(_action(draw, scratch, actions, grouped=grouped))
+    count = pick(draw, (2, 1, 3, 4, 0))
+    place = below(draw, count + 1) if snapshot is not None else None
+    for index in range(count + (snapshot is not None)):
+        if snapshot is not None and index == place:
+            actions.append(snapshot)
+        else:
+            actions.append(_action(draw, scratch, actions, grouped=grouped))
         scratch = _after(world, actions) or scratch
     if doomed:
         culprit = Abort() if seldom(draw, 2) else refused_action(draw, scratch)
@@ -55,7 +66,8 @@ def _action(draw: st.DrawFn, world: World, before: list[Action], *, grouped: boo
     named = [
         (action.node, name)
         for action in before
-        if not isinstance(action, Abort) and (name := _bitmap_of(action)) is not None
+        if not isinstance(action, Abort | BlockdevSnapshot)
+        and (name := _bitmap_of(action)) is not None
     ]
     if kind == "again" and named:
         return _again(draw, world, *pick(draw, named))

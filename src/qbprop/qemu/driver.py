@@ -45,6 +45,7 @@ from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents
 from qbprop_model.operations import (
     AddDisk,
+    BlockdevSnapshot,
     ChangeBitmap,
     CloseDisk,
     CreateImage,
@@ -59,6 +60,7 @@ from qbprop_model.operations import (
     RebaseImage,
     ReopenDisk,
     ResizeImage,
+    Transaction,
 )
 
 __all__ = ["Driver", "Observation", "Refused"]
@@ -454,6 +456,11 @@ class Driver:
         match operation:
             case AddDisk(node=node, drive=drive) | OpenDisk(node=node, drive=drive):
                 self._disks[node] = drive
+            case BlockdevSnapshot(overlay=overlay):  # closed before what is below it
+                self._disks = {overlay: self._disks[overlay]} | self._disks
+            case Transaction(actions=actions):
+                for action in actions:
+                    self._note(action)
             case Migrate(disks=disks):
                 self._disks |= {disk.node: disk.drive for disk in disks}
             case CloseDisk(node=name):

@@ -17,6 +17,7 @@ from qbprop.qemu.primitives import (
     AwaitExportGone,
     AwaitJobs,
     AwaitRest,
+    CompleteJob,
     DetachGuest,
     DirtyExtents,
     GuestRequest,
@@ -231,6 +232,9 @@ class Performer:
                 self._await_jobs(outcome, None)
             case AwaitRest():
                 self._await_jobs(outcome, self._rests)
+            case CompleteJob(job) if outcome.refused is None:
+                self._await_status(job, "ready", outcome)
+                return accepted(self._monitor.execute(Command("job-complete", {"id": job})))
             case AwaitCopy(job) if outcome.refused is None:
                 self._await_copy(job)
         return None

@@ -16,6 +16,7 @@ from qbprop.qemu.primitives import (
     AwaitExportGone,
     AwaitJobs,
     AwaitRest,
+    CompleteJob,
     DetachGuest,
     DirtyExtents,
     EndQemu,
@@ -120,6 +121,46 @@ def _(operation: op.ReopenDisk) -> Plan:
     guest = (DetachGuest(node), ReattachGuest(node))
     attached = AttachGuest(node, writable=not operation.read_only)
     return Plan(main, prepare=(guest,), then=(attached,))
+
+
+@plan.register
+def _(operation: op.BlockdevSnapshot) -> Plan:
+    actions = (operation,)
+    return Plan(_command(operation), prepare=_free_overlays(actions), then=_cover(actions))
+
+
+def _free_overlays(actions: Iterable[op.Operation]) -> tuple[tuple[Primitive, Primitive], ...]:
+    """The guests of an overlay would be in the way; those of the disk move along with it."""
+    overlays = [each.overlay for each in actions if isinstance(each, op.BlockdevSnapshot)]
+    return tuple((DetachGuest(overlay), ReattachGuest(overlay)) for overlay in overlays)
+
+
+def _cover(actions: Iterable[op.Operation]) -> tuple[Primitive, ...]:
+    """What is below an overlay can only be read."""
+    nodes = [each.node for each in actions if isinstance(each, op.BlockdevSnapshot)]
+    return tuple(
+        step for node in nodes for step in (DetachGuest(node), AttachGuest(node, writable=False))
+    )
+
+
+@plan.register
+def _(operation: op.BlockCommit) -> Plan:
+    job, node, base = operation.job, operation.node, operation.base
+    main = Command("block-commit", {"job-id": job, "device": node, "base-node": base})
+    # The base may grow, which a guest's export does not allow for, and nobody may read between.
+    below = (base, *operation.between)
+    return Plan(
+        main,
+        prepare=tuple((DetachGuest(name), ReattachGuest(name)) for name in below),
+        settle=(CompleteJob(job), AwaitJobs()),
+        then=(DetachGuest(node), AttachGuest(node), AttachGuest(base)),
+    )
+
+
+@plan.register
+def _(operation: op.BlockStream) -> Plan:
+    arguments = {"job-id": operation.job, "device": operation.node}
+    return Plan(Command("block-stream", arguments), settle=(AwaitJobs(),))
 
 
 @plan.register
@@ -374,8 +415,13 @@ def _(operation: op.Transaction) -> Plan:
     }
     if operation.grouped:
         arguments["properties"] = {"completion-mode": "grouped"}
-    main = Command("transaction", arguments)
-    return Plan(main, prepare=_open_targets(operation.actions), settle=_settle(operation.actions))
+    actions = operation.actions
+    return Plan(
+        Command("transaction", arguments),
+        prepare=(*_free_overlays(actions), *_open_targets(actions)),
+        settle=_settle(actions),
+        then=_cover(actions),
+    )
 
 
 DRAIN = Command("transaction", {"actions": []})
@@ -488,6 +534,8 @@ def _command(action: op.Action) -> Command:
             return Command("drive-backup", special | _backup(action))
         case op.BlockdevBackup():
             return Command("blockdev-backup", {"target": action.target} | _backup(action))
+        case op.BlockdevSnapshot(node=node, overlay=overlay):
+            return Command("blockdev-snapshot", {"node": node, "overlay": overlay})
         case op.Abort():
             return Command("abort")
 

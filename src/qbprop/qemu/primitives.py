@@ -129,6 +129,16 @@ class AwaitRest:
 
 
 @dataclass(frozen=True, slots=True)
+class CompleteJob:
+    """Wait until ``job`` is ready, and have it come to its end.
+
+    Not where the operation was refused.
+    """
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitCopy:
     """Wait until ``job`` has copied something and has nothing in hand, or runs no more.
 
@@ -213,6 +223,7 @@ Primitive = (
     | AwaitJobs
     | AwaitRest
     | AwaitCopy
+    | CompleteJob
     | UntilConcluded
     | ServeExports
     | DirtyExtents

@@ -195,6 +195,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _program(r"The image size is too large for file format"),
         _program(r"Could not resize (image|file): "),
     ),
+    Reason.OVERLAY_HAS_BACKING: (_qmp(r"^The overlay already has a backing image$"),),
+    Reason.OVERLAY_UNSUPPORTED: (_qmp(r"^The overlay does not support backing images$"),),
+    Reason.ROOT_NOT_FOUND: (Row("qmp", "DeviceNotFound", rf"^Device '{_ANY}' not found$"),),
     Reason.NODE_BUSY: (_qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),),
     Reason.NODE_IN_USE: (
         _qmp(rf"^Node '{_ANY}' is busy: "),

@@ -2,8 +2,9 @@
 
 The traces lie in ``iotest_124/`` and its like. Every step of them is checked like any other; the
 numbers and refusals here are those that an iotest asserts. For 124 they are its own; for 165
-(persistence), 236 (merges in transactions), 246 (resizes of what is persistent) and 256 (two disks
-in one transaction) they are for what it sets out to check.
+(persistence), 236 (merges in transactions), 246 (resizes of what is persistent), 254 and 260
+(snapshots and commits) and 256 (two disks in one transaction) they are for what it sets out to
+check.
 """
 
 from collections.abc import Mapping
@@ -168,6 +169,42 @@ SCENARIOS = (
         refusals={7: Reason.BITMAP_EXISTS},
         restored={"target0": "drive0", "target1": "drive1"},
         iotest=256,
+    ),
+    Scenario(
+        "chain_across_a_snapshot",
+        counts={
+            (7, "drive0", "bitmap0"): 65536,
+            (7, "drive1", "bitmap1"): 0,
+            (9, "drive0", "bitmap0"): 65536,
+            (9, "drive1", "bitmap1"): 131072,
+            (11, "drive1", "bitmap2"): 196608,
+            (13, "drive1", "bitmap2"): 0,
+        },
+        restored={"target1": "drive1"},
+        iotest=254,
+    ),
+    Scenario(
+        "undone_snapshot",
+        counts={
+            (5, "drive0", "bitmap0"): 65536,
+            (6, "drive0", "bitmap0"): 131072,
+            (9, "drive0", "bitmap0"): 131072,
+        },
+        refusals={5: Reason.ABORTED},
+        iotest=254,
+    ),
+    Scenario(
+        "commit_of_an_overlay",
+        counts={
+            (7, "drive0", "bitmap0"): 65536,
+            (7, "drive1", "bitmap0"): 65536,
+            (9, "drive0", "bitmap0"): 131072,
+            (9, "drive1", "bitmap0"): 65536,
+            (14, "drive0", "bitmap0"): 196608,
+            (14, "drive1", "bitmap0"): 65536,
+        },
+        refusals={8: Reason.BITMAP_READ_ONLY},
+        iotest=260,
     ),
 )
 

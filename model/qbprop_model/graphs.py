@@ -1,0 +1,95 @@
+"""What commits and streams move between the layers of a chain (semantics 9)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qbprop_model.bitmap import BitmapRules
+from qbprop_model.data import all_zero
+from qbprop_model.disk import DiskRules
+from qbprop_model.disk.geometry import clusters, outward
+from qbprop_model.image import Alloc, Cell, Chain, Image
+from qbprop_model.operations import OpenOutcomeError
+from qbprop_model.ranges import Ranges, joined, within
+
+Cells = Sequence[tuple[int, int, Cell]]
+"""What some bytes are: ``(start, end, cell)``, one after the other."""
+
+
+def only_zeroes(cells: Cells) -> bool:
+    """Whether all of the bytes are zero."""
+    return all(all_zero(cell.data, start, end - start) for start, end, cell in cells)
+
+
+class GraphRules(BitmapRules, DiskRules):
+    """How the data of overlays travels. Override one method to state another rule."""
+
+    def owned(self, layers: Chain, size: int) -> Ranges:
+        """The bytes up to ``size`` that some of ``layers`` have.
+
+        What is behind the end of a layer, but for the first, counts as its zeroes.
+        """
+        found: list[tuple[int, int]] = []
+        for depth, layer in enumerate(layers):
+            found += within(layer.allocated, 0, size)
+            if depth and layer.size < size:
+                found.append((layer.size, size))
+        return joined(sorted(found))
+
+    def commit_cluster(self, base: Image) -> int:
+        """Bytes that a commit copies at once: as a bitmap of the base would have them (9)."""
+        return self.default_granularity(base.cluster_size if base.format == "qcow2" else None)
+
+    def committed(self, layers: Chain, base: Image) -> Ranges:
+        """The ranges of the base that a commit of ``layers`` writes to, dirty afterwards (9)."""
+        size, cluster = layers[0].size, self.commit_cluster(base)
+        rounded = (outward(cluster, *each) for each in self.owned(layers, size))
+        return within(joined(rounded), 0, size)
+
+    def commit(
+        self, layers: Chain, base: Chain, ranges: Ranges, *, detects_zeroes: bool = False
+    ) -> Image:
+        """The base when ``layers`` were committed into it; ``ranges`` as in :meth:`committed`.
+
+        What has no data in a whole unit of the job may travel as zeroes, and so may zeroes
+        where the base ``detects`` them.
+        """
+        image, source, cluster = base[0], (*layers, *base), self.commit_cluster(base[0])
+        for start, end in ranges:
+            for s in range(start, end, cluster):
+                e = min(s + cluster, end)
+                cells = list(self.visible(source, s, e))
+                zeroes = Alloc.DATA not in {kind for _, _, kind in self.status(source, s, e)}
+                zeroes = zeroes or (detects_zeroes and only_zeroes(cells))
+                if zeroes and image.compat == "0.10":
+                    raise OpenOutcomeError("whether zeroes are written out or dropped")
+                image = self.carry((image, *base[1:]), cells, zeroes=zeroes)
+        return image
+
+    def stream(self, chain: Chain) -> Image:
+        """The top layer when it has all that is below it, cluster by cluster (9)."""
+        image, below = chain[0], chain[1:]
+        if image.extended_l2:
+            raise OpenOutcomeError("whether whole clusters are copied, or subclusters")
+        for start, end in self.owned(below, min(image.size, below[0].size)):
+            for s, stop in clusters(image.unit, start, end):
+                e = min(stop, image.size)
+                if image.alloc.at(s) is not Alloc.NONE:
+                    continue
+                cells = list(self.backed(below, s, e))
+                zeroes = image.compat != "0.10" and only_zeroes(cells)
+                image = self.carry((image, *below), cells, zeroes=zeroes)
+        return image
+
+    def carry(self, target: Chain, cells: Cells, *, zeroes: bool) -> Image:
+        """Write cells one by one; ``zeroes``: as data or as zeroes, which of them is open."""
+        before = image = target[0]
+        for s, e, cell in cells:
+            image = self.write((image, *target[1:]), s, e - s, cell)
+        if not zeroes or image.format == "raw":
+            return image
+        start, end = cells[0][0], cells[-1][1]
+        for s, e in clusters(image.unit, start, end):
+            whole = start <= s and (e <= end or end == image.size)
+            if whole or before.alloc.at(s) is not Alloc.DATA:
+                image = replace(image, alloc=image.alloc.assign(s, e, Alloc.DATA_OR_ZERO))
+        return image

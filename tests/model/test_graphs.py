@@ -1,0 +1,353 @@
+"""Snapshots, commits and streams, against a second, naive implementation: one array per disk."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from qbprop_model.bitmap import Bits
+from qbprop_model.data import Bytes
+from qbprop_model.expectation import Reason
+from qbprop_model.operations import (
+    Abort,
+    AddDisk,
+    BitmapAdd,
+    BitmapClear,
+    BitmapMerge,
+    BlockCommit,
+    BlockdevBackup,
+    BlockdevSnapshot,
+    BlockStream,
+    CloseDisk,
+    CreateImage,
+    ExportAdd,
+    InvalidOperationError,
+    Layer,
+    MergeSource,
+    Migrate,
+    OpenDisk,
+    Opening,
+    Operation,
+    Pattern,
+    ReopenDisk,
+    Resize,
+    Restart,
+    Transaction,
+    Write,
+    WriteZeroes,
+)
+from qbprop_model.world import World
+
+SECTOR = 512
+DISKS = ("drive0", "drive1", "drive2")
+NODES = st.sampled_from(DISKS)
+FILLS = st.sampled_from((0, 1, 7))
+REQUESTS = st.one_of(
+    st.builds(
+        Write,
+        node=NODES,
+        offset=st.integers(0, 150_000),
+        length=st.sampled_from((1, 512, 5000, 70_000)),
+        fill=FILLS,
+    ),
+    st.builds(
+        WriteZeroes,
+        node=NODES,
+        offset=st.integers(0, 150_000),
+        length=st.sampled_from((512, 5000, 70_000)),
+    ),
+    st.builds(BitmapClear, node=NODES, name=st.just("a")),
+)
+SNAPSHOT = BlockdevSnapshot(node="drive0", overlay="drive1")
+ABOVE = BlockdevSnapshot(node="drive1", overlay="drive2")
+COMMIT = BlockCommit(job="job0", node="drive1", base="drive0")
+COMMITS = (
+    COMMIT,
+    BlockCommit(job="job0", node="drive2", base="drive1"),
+    BlockCommit(job="job0", node="drive2", base="drive0", between=("drive1",)),
+)
+STREAMS = tuple(BlockStream(job="job0", node=node) for node in ("drive1", "drive2"))
+GRAPHS = (SNAPSHOT, ABOVE, *COMMITS, *STREAMS, CloseDisk(node="drive2"))
+PARTS = st.lists(REQUESTS, max_size=3)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Operation]:
+    """Snapshots, then commits and streams, with requests before and behind each."""
+    found: list[Operation] = [*draw(PARTS)]
+    snapshots: tuple[Operation, ...] = (SNAPSHOT, ABOVE)
+    for graph in snapshots[: draw(st.integers(0, 2))]:
+        found += [graph, *draw(PARTS)]
+    for graph in draw(st.lists(st.sampled_from(GRAPHS), max_size=4)):
+        found += [graph, *draw(PARTS)]
+    return found
+
+
+SIZES = st.integers(1, 300).map(lambda sectors: sectors * SECTOR)
+CLUSTERS = st.sampled_from((512, 4096, 65536))
+
+
+@dataclass(eq=False)
+class NaiveDisk:
+    """Every byte, which of them the disk has itself, and the dirty sectors."""
+
+    cluster: int
+    data: Bytes
+    own: Bits
+    dirty: set[int] = field(default_factory=set)
+    base: "NaiveDisk | None" = None
+
+    def view(self) -> Bytes:
+        below = np.zeros_like(self.data)
+        if self.base is not None:
+            shown = self.base.view()[: len(below)]
+            below[: len(shown)] = shown
+        return np.where(self.own, self.data, below)
+
+    def take(self, start: int, data: Bytes) -> None:
+        """Put bytes down; whole clusters become the disk's own."""
+        shown = self.view()
+        shown[start : start + len(data)] = data
+        first = start // self.cluster * self.cluster
+        last = -(-(start + len(data)) // self.cluster) * self.cluster
+        self.data[first:last], self.own[first:last] = shown[first:last], True
+
+    def touch(self, start: int, length: int) -> None:
+        self.dirty.update(range(start // SECTOR, -(-(start + length) // SECTOR)))
+
+    def owns(self, at: int, *, deep: bool) -> bool:
+        """Whether a layer has a byte; behind its end a deeper one has the zeroes."""
+        return bool(self.own[at]) if at < len(self.own) else deep
+
+    def grow(self, size: int) -> None:
+        old = len(self.data)
+        if size <= old:
+            return
+        hidden = self.base is not None and len(self.base.data) > old
+        self.data = np.append(self.data, np.zeros(size - old, np.uint8))
+        self.own = np.append(self.own, np.zeros(size - old, np.bool_))
+        if hidden:
+            self.take(old, np.zeros(size - old, np.uint8))
+
+    def chain(self) -> "list[NaiveDisk]":
+        return [self, *(self.base.chain() if self.base is not None else ())]
+
+    def commit(self, base: "NaiveDisk") -> None:
+        layers = self.chain()[: self.chain().index(base)]
+        size, unit = len(self.data), min(max(base.cluster, 4096), 65536)
+        shown = self.view()
+        base.grow(size)
+        for start in range(0, size, unit):
+            end = min(start + unit, size)
+            if any(
+                layer.owns(at, deep=depth > 0)
+                for depth, layer in enumerate(layers)
+                for at in range(start, end, SECTOR)
+            ):
+                base.take(start, shown[start:end])
+                base.touch(start, end - start)
+
+    def stream(self) -> None:
+        assert self.base is not None
+        shown, below = self.view(), self.base.chain()
+        edge = min(len(self.data), len(self.base.data))
+        for start in range(0, len(self.data), self.cluster):
+            end = min(start + self.cluster, len(self.data))
+            there = range(start, min(end, edge), SECTOR)
+            needed = any(
+                layer.owns(at, deep=depth > 0) for depth, layer in enumerate(below) for at in there
+            )
+            if needed and not self.own[start]:
+                self.take(start, shown[start:end])
+        self.base = None
+
+
+def perform(op: Operation, disks: dict[str, NaiveDisk]) -> None:
+    match op:
+        case (
+            Write(node=node, offset=offset, length=length)
+            | WriteZeroes(node=node, offset=offset, length=length)
+        ):
+            fill = op.fill or 0 if isinstance(op, Write) else 0
+            disks[node].take(offset, np.full(length, fill, np.uint8))
+            disks[node].touch(offset, length)
+        case BlockdevSnapshot(node=node, overlay=overlay):
+            disks[overlay].base = disks[node]
+        case BlockCommit(node=node, base=base):
+            disks[node].commit(disks[base])
+        case BlockStream(node=node) if disks[node].base is not None:
+            disks[node].stream()
+        case BitmapClear(node=node):
+            disks[node].dirty.clear()
+
+
+LOW = Write(node="drive0", offset=0, length=70_000, fill=1)
+
+
+@given(
+    st.tuples(SIZES, SIZES, SIZES),
+    st.tuples(CLUSTERS, CLUSTERS, CLUSTERS),
+    histories(),
+)
+@example((102400, 1024, 4096), (65536, 512, 512), [LOW, SNAPSHOT, ABOVE, COMMIT])
+@example(
+    (102400, 51200, 102400),
+    (512, 4096, 65536),
+    [
+        *(LOW, SNAPSHOT, ABOVE, Write(node="drive2", offset=60_000, length=1, fill=7)),
+        COMMITS[2],
+    ],
+)
+@example((51200, 102400, 102400), (4096, 512, 4096), [LOW, SNAPSHOT, ABOVE, STREAMS[1]])
+def test_bytes_and_bits(
+    sizes: tuple[int, ...], grains: tuple[int, ...], operations: list[Operation]
+) -> None:
+    world, disks = World(), {}
+    for name, size, cluster in zip(DISKS, sizes, grains, strict=True):
+        world.apply(AddDisk(node=name, layers=(Layer(size=size, cluster_size=cluster),)))
+        world.apply(BitmapAdd(node=name, name="a", granularity=SECTOR))
+        disks[name] = NaiveDisk(cluster, np.zeros(size, np.uint8), np.zeros(size, np.bool_))
+    for operation in operations:
+        try:
+            refused = world.apply(operation).refusal is not None
+        except InvalidOperationError:
+            continue
+        if not refused:
+            perform(operation, disks)
+        for name, node in world.nodes.items():
+            disk = disks[name]
+            assert set(np.flatnonzero(node.bitmaps["a"].bits).tolist()) == disk.dirty
+            contents = world.contents(name)
+            assert contents is not None
+            assert np.array_equal(contents.render(0, contents.size), disk.view())
+            allocated = np.zeros_like(disk.own)
+            for start, end in world.images[node.image].allocated:
+                allocated[start:end] = True
+            assert np.array_equal(allocated, disk.own)
+
+
+PLAIN = Layer(size=1 << 20)
+SHORT = Layer(size=1 << 19)
+WORLD: tuple[Operation, ...] = (
+    AddDisk(node="drive0", layers=(PLAIN,)),
+    BitmapAdd(node="drive0", name="a"),
+    BitmapAdd(node="drive0", name="kept", persistent=True),
+    LOW,
+    AddDisk(node="drive1", layers=(PLAIN,)),
+)
+
+
+def world_after(*operations: Operation) -> World:
+    world = World()
+    for operation in (*WORLD, *operations):
+        assert world.apply(operation).refusal is None, operation
+    return world
+
+
+def test_what_is_below_keeps_its_bitmaps_and_is_read_only() -> None:
+    world = world_after(SNAPSHOT)
+    assert world.nodes["drive0"].read_only
+    assert not world.nodes["drive1"].bitmaps
+    world.apply(Write(node="drive1", offset=300_000, length=1, fill=7))
+    assert world.nodes["drive0"].bitmaps["a"].state.count == 2 * 65536
+    assert reason(world, BitmapClear(node="drive0", name="kept")) is Reason.BITMAP_READ_ONLY
+    assert reason(world, BitmapClear(node="drive0", name="a")) is None
+    assert reason(world, CloseDisk(node="drive0")) is Reason.NODE_IN_USE
+    assert reason(world, CloseDisk(node="drive1")) is None
+    assert reason(world, ReopenDisk(node="drive0")) is None
+    assert reason(world, BitmapClear(node="drive0", name="kept")) is None
+
+
+def reason(world: World, operation: Operation) -> Reason | None:
+    refusal = world.apply(operation).refusal
+    return None if refusal is None else refusal.reason
+
+
+def test_a_snapshot_takes_effect_when_its_transaction_commits() -> None:
+    merge = BitmapMerge(
+        node="drive1", target="b", sources=(MergeSource(name="kept", node="drive0"),)
+    )
+    actions = (
+        SNAPSHOT,
+        BitmapClear(node="drive0", name="kept"),
+        BitmapAdd(node="drive1", name="b"),
+        merge,
+    )
+    world = world_after(Transaction(actions=actions))
+    assert not world.nodes["drive0"].bitmaps["kept"].state.count
+    assert world.images["drive0.0"].stored["kept"].state.count == 0
+    undone = world_after()
+    assert reason(undone, Transaction(actions=(*actions, Abort()))) is Reason.ABORTED
+    assert not undone.nodes["drive0"].read_only
+    assert undone.nodes["drive0"].bitmaps["kept"].state.count == 2 * 65536
+    assert not undone.overlays("drive0")
+
+
+def test_a_kill_forgets_who_was_above_whom_and_not_what_a_stream_has_copied() -> None:
+    world = world_after(SNAPSHOT, STREAMS[0], CloseDisk(node="drive0"))
+    world.apply(Restart(how="kill"))
+    contents = world.contents("drive1.0")
+    assert contents is not None
+    assert contents.render(0, 1).tolist() == [1]
+    other = world_after(SNAPSHOT)
+    other.apply(Restart(how="kill"))
+    contents = other.contents("drive1.0")
+    assert contents is not None
+    assert contents.render(0, 1).tolist() == [0]
+
+
+def test_a_stream_ends_the_backing_file_in_the_header() -> None:
+    pattern = Pattern(offset=0, length=512, fill=3)
+    below = Layer(size=1 << 20, data=(pattern,))
+    world = world_after(AddDisk(node="drive2", layers=(PLAIN, below)))
+    expected = world.apply(BlockStream(job="job0", node="drive2"))
+    assert expected.jobs["job0"].length == 1 << 20
+    assert expected.jobs["job0"].kind == "stream"
+    assert world.images["drive2.0"].backing is None
+
+
+TWICE = BlockdevSnapshot(node="drive2", overlay="drive1")
+MIGRATE = Migrate(disks=(Opening(node="drive0", read_only=True), Opening(node="drive1")))
+
+
+@pytest.mark.parametrize(
+    ("before", "operation", "due"),
+    [
+        ((), BlockdevSnapshot(node="drive0", overlay="drive2"), Reason.DEVICE_NOT_FOUND),
+        ((SNAPSHOT,), SNAPSHOT, Reason.NODE_IN_USE),
+        ((SNAPSHOT,), TWICE, Reason.OVERLAY_HAS_BACKING),
+        ((), BlockdevSnapshot(node="drive0", overlay="drive2"), Reason.OVERLAY_UNSUPPORTED),
+        ((), BlockCommit(job="job0", node="drive2", base="drive0"), Reason.ROOT_NOT_FOUND),
+        ((), BlockStream(job="job0", node="drive2"), Reason.DEVICE_NOT_FOUND),
+    ],
+)  # fmt: skip
+def test_refusals(before: tuple[Operation, ...], operation: Operation, due: Reason) -> None:
+    world = world_after(*before)
+    if due not in (Reason.DEVICE_NOT_FOUND, Reason.ROOT_NOT_FOUND):
+        raw = Layer(size=1 << 20, format="raw")
+        world.apply(AddDisk(node="drive2", layers=(raw,)))
+    assert reason(world, operation) is due
+
+
+@pytest.mark.parametrize(
+    ("before", "operation"),
+    [
+        ((SNAPSHOT,), BlockdevBackup(node="drive0", target="target0", sync="full")),
+        ((SNAPSHOT, COMMIT), BlockdevBackup(node="drive1", target="target0", sync="full")),
+        ((SNAPSHOT, COMMIT), BlockStream(job="job0", node="drive1")),
+        ((SNAPSHOT, COMMIT), Resize(node="drive0", size=512)),
+        ((SNAPSHOT,), BlockStream(job="job0", node="drive0")),
+        ((SNAPSHOT,), ReopenDisk(node="drive0")),
+        ((SNAPSHOT,), MIGRATE),
+        ((ExportAdd(export="export0", node="drive0"),), SNAPSHOT),
+        ((ExportAdd(export="export0", node="drive1"),), SNAPSHOT),
+        ((CloseDisk(node="drive0"), OpenDisk(node="drive0", drive="device0")), SNAPSHOT),
+        ((), COMMIT),
+    ],
+)  # fmt: skip
+def test_what_is_not_judged(before: tuple[Operation, ...], operation: Operation) -> None:
+    world = world_after(CreateImage(image="target0", layer=PLAIN), *before)
+    with pytest.raises(InvalidOperationError):
+        world.apply(operation)
