@@ -33,6 +33,7 @@ from qbprop_model.operations import (
     Resize,
     Transaction,
     Write,
+    WriteZeroes,
 )
 from qbprop_model.ranges import joined, minus, plus, total, within
 from qbprop_model.world import World
@@ -175,6 +176,15 @@ def test_guests_that_copy_the_rest_end_the_job() -> None:
     }
     assert expected.jobs == {"job0": JobEnd(4 * CLUSTER, 4 * CLUSTER, speed=1)}
     assert set(expected.contents) == {"target0"}
+
+
+def test_zeroes_that_end_a_job_still_meet_its_filter_which_unmaps_nothing() -> None:
+    zeroes = WriteZeroes(node="drive0", offset=0, length=SIZE, unmap=True)
+    world = held(zeroes)
+    assert not world.jobs
+    assert all(hosted for _, _, hosted in world.images["drive0.0"].hosted.runs())
+    alone = after(zeroes)
+    assert not any(hosted for _, _, hosted in alone.images["drive0.0"].hosted.runs())
 
 
 def test_a_paused_job_ends_when_it_is_resumed_with_nothing_left() -> None:

@@ -70,6 +70,7 @@ def _(op: BlockCommit, world: State) -> Outcome:
     layers, below = world.chain(overlay.image)[:depth], world.chain(base.image)
     ranges = world.rules.committed(layers, below[0])
     _check_limit(total(ranges))
+    _check_id(op, world)
     reopen(world, op.base, read_only=False)
     grow(world, op.base, layers[0].size)
     below = world.chain(base.image)
@@ -88,6 +89,7 @@ def _(op: BlockCommit, world: State) -> Outcome:
 def _(op: BlockStream, world: State) -> Outcome:
     top, node = _head(op, world, Reason.DEVICE_NOT_FOUND)
     _check_plain(world, top)
+    _check_id(op, world)
     chain = world.chain(node.image)
     length = 0
     if len(chain) > 1:
@@ -114,12 +116,16 @@ def _head(op: BlockCommit | BlockStream, world: State, missing: Reason) -> tuple
     name, node = world.resolve(op.node, missing)
     if world.overlays(name) or node.read_only:
         raise InvalidOperationError("a disk with an overlay, or one that is read-only")
-    if op.job in world.jobs:
-        raise Refused(Reason.JOB_ID_TAKEN, op.job)
     below = world.chain_names(node.image)[1:]
     if any(each.image in below and not each.read_only for each in world.nodes.values()):
         raise OpenOutcomeError("a job on a disk whose backing file is written to")
     return name, node
+
+
+def _check_id(op: BlockCommit | BlockStream, world: State) -> None:
+    """The job's name must be free; QEMU looks last at that."""
+    if op.job in world.jobs:
+        raise Refused(Reason.JOB_ID_TAKEN, op.job)
 
 
 def _check_plain(world: State, *names: str) -> None:

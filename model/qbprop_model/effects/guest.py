@@ -176,15 +176,15 @@ def _(op: Flush, world: State) -> Outcome:
 @effect.register
 def _(op: Write, world: State) -> Outcome:
     name, node, chain = _reached(op, world)
+    zeroes = detected(op, node)
+    unmap = node.detect_zeroes == "unmap" and _passes_unmap(world, name)
     if failed := _copied_before(op, name, world):
         return Outcome(refusal=failed)
-    zeroes = detected(op, node)
     if failed := _failed(world, name, "write_zeroes" if zeroes else "write", op):
         return Outcome(refusal=failed)
     if failed := _fails_below(world, name, op):
         return Outcome(refusal=failed)
     if zeroes:
-        unmap = node.detect_zeroes == "unmap" and _passes_unmap(world, name)
         image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     else:
         if name in world.torn and _meet(op, world.torn[name], chain[0]):
@@ -244,12 +244,12 @@ def _(op: WriteZeroes, world: State) -> Outcome:
     name, _, chain = _reached(op, world)
     if not op.length:
         return Outcome()
+    unmap = op.unmap and _passes_unmap(world, name)  # before the copy ends a job, and its filter
     if failed := _copied_before(op, name, world):
         return Outcome(refusal=failed)
     if failed := _failed(world, name, "write_zeroes", op):
         return Outcome(refusal=failed)
     _fails_below(world, name, op)
-    unmap = op.unmap and _passes_unmap(world, name)
     image = world.rules.write_zeroes(chain, op.offset, op.length, world.step, unmap=unmap)
     _store(world, name, image, op)
     return Outcome()
