@@ -317,6 +317,7 @@ MIGRATE = Migrate(disks=(Opening(node="drive0", read_only=True), Opening(node="d
     [
         ((), BlockdevSnapshot(node="drive0", overlay="drive2"), Reason.DEVICE_NOT_FOUND),
         ((SNAPSHOT,), SNAPSHOT, Reason.NODE_IN_USE),
+        ((SNAPSHOT,), BlockdevSnapshot(node="drive0", overlay="device0"), Reason.NODE_IN_USE),
         ((SNAPSHOT,), TWICE, Reason.OVERLAY_HAS_BACKING),
         ((), BlockdevSnapshot(node="drive0", overlay="drive2"), Reason.OVERLAY_UNSUPPORTED),
         ((), BlockCommit(job="job0", node="drive2", base="drive0"), Reason.ROOT_NOT_FOUND),

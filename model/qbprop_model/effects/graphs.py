@@ -31,10 +31,11 @@ def _(op: BlockdevSnapshot, world: State) -> Outcome:
 def start_snapshot(op: BlockdevSnapshot, world: State) -> None:
     """The overlay is where it is to be; until the transaction commits the disk stays writable."""
     name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
-    top, overlay = world.resolve(op.overlay, Reason.DEVICE_NOT_FOUND)
-    _check_plain(world, name, top)
+    _check_plain(world, name)
     if world.overlays(name):
         raise Refused(Reason.NODE_IN_USE, name)
+    top, overlay = world.resolve(op.overlay, Reason.DEVICE_NOT_FOUND)
+    _check_plain(world, top)
     if name == top or world.overlays(top) or overlay.read_only:
         raise InvalidOperationError("an overlay is another disk, writable, and has none itself")
     if world.below(overlay.image) is not None:
