@@ -310,9 +310,10 @@ class State:
         return any(image in self.chain_names(target) for target in targets)
 
     def openable(self, image: str) -> bool:
-        """Whether no job has locked an image, or one below it, by writing to it (11)."""
-        targets = {job.target for job in self.jobs.values() if job.active}
-        return targets.isdisjoint(self.chain_names(image))
+        """Whether nobody has locked an image, or one below it, by writing to it (11)."""
+        writable = {job.target for job in self.jobs.values() if job.active}
+        writable |= {node.image for node in self.nodes.values() if not node.read_only}
+        return writable.isdisjoint(self.chain_names(image))
 
     def check_unused(self, name: str) -> None:
         """No other image may be backed by ``name``."""

@@ -22,6 +22,7 @@ from qbprop_model.operations import (
     BlockStream,
     CloseDisk,
     CreateImage,
+    DriveBackup,
     ExportAdd,
     InvalidOperationError,
     Layer,
@@ -285,6 +286,16 @@ def test_a_snapshot_takes_effect_when_its_transaction_commits() -> None:
     assert not undone.overlays("drive0")
 
 
+def test_a_target_above_a_disk_that_is_written_to_is_not_read() -> None:
+    backup = DriveBackup(node="drive1", target="target0", sync="top", job="job0")
+    world = world_after()
+    assert reason(world, Transaction(actions=(SNAPSHOT, backup))) is Reason.IMAGE_LOCKED
+    assert world.images["target0"].backing == "drive0.0"
+    assert "target0" not in world.final().contents
+    world.apply(CloseDisk(node="drive0"))
+    assert "target0" in world.final().contents
+
+
 def test_a_kill_forgets_who_was_above_whom_and_not_what_a_stream_has_copied() -> None:
     world = world_after(SNAPSHOT, STREAMS[0], CloseDisk(node="drive0"))
     world.apply(Restart(how="kill"))
@@ -339,6 +350,7 @@ def test_refusals(before: tuple[Operation, ...], operation: Operation, due: Reas
         ((SNAPSHOT, COMMIT), BlockdevBackup(node="drive1", target="target0", sync="full")),
         ((SNAPSHOT, COMMIT), BlockStream(job="job0", node="drive1")),
         ((SNAPSHOT, COMMIT), Resize(node="drive0", size=512)),
+        ((SNAPSHOT, ExportAdd(export="export0", node="drive0")), Resize(node="drive0", size=512)),
         ((SNAPSHOT,), BlockStream(job="job0", node="drive0")),
         ((SNAPSHOT,), ReopenDisk(node="drive0")),
         ((SNAPSHOT,), MIGRATE),

@@ -287,14 +287,16 @@ def _(op: Resize, world: State) -> Outcome:
     name, node = world.resolve(op.node, Reason.RESIZE_NOT_FOUND)
     if node.filters is not None:
         raise Refused(Reason.DEVICE_IN_USE, op.node if op.node == node.drive else "")
+    if world.overlays(name):
+        raise InvalidOperationError("a disk below another keeps its size")
     jobs = [job for job in world.jobs.values() if job.active and job.node == name]
     if jobs and jobs[-1].backs_target:  # the filter of a later job comes between
         raise Refused(Reason.DEVICE_IN_USE, name)
     exports = (each for each in world.exports.values() if each.node == name)
     if world.filters(name) or not all(map(world.rules.lets_resize, exports)):
         raise Refused(Reason.PERMISSION_DENIED, name)
-    if node.read_only or world.overlays(name):
-        raise InvalidOperationError("a disk that is read-only, or below another, keeps its size")
+    if node.read_only:
+        raise InvalidOperationError("a disk that is read-only keeps its size")
     inconsistent = [key for key, bitmap in node.bitmaps.items() if bitmap.inconsistent]
     unloaded = world.unloaded(node)
     chain = world.chain(node.image)

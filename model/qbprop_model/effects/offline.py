@@ -70,6 +70,7 @@ def open_offline(op: ChangeBitmap | ResizeImage, world: State) -> None:
     check_format(op, world.images[name])
     if op.node in world.nodes:
         check_locked(world, name)
+    world.check_unused(name)
     world.nodes[op.node] = opened(world, name, read_only=False)
 
 
