@@ -210,12 +210,13 @@ class State:
         refuse(self.rules.obstacle(bitmap, use), name)
 
     def downward(self, name: str) -> list[str]:
-        """A node and what it filters, from the top down."""
+        """A node, what it filters, and the disks below that, from the top down."""
         disk = self.nodes[name].filters
-        if disk is None:
-            return [name]
-        filters = self.filters(disk)
-        return [*filters[filters.index(name) :], disk]
+        above, disk = ([], name) if disk is None else (self.filters(disk), disk)
+        disks = {node.image: key for key, node in self.nodes.items() if node.filters is None}
+        chain = self.chain_names(self.nodes[disk].image)
+        found = [*above, *(disks[image] for image in chain if image in disks)]
+        return found[found.index(name) :]
 
     def chain_names(self, image: str) -> tuple[str, ...]:
         """The image and its backing files, top first."""

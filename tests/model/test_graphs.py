@@ -1,6 +1,6 @@
 """Snapshots, commits and streams, against a second, naive implementation: one array per disk."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from qbprop_model.operations import (
     CreateImage,
     DriveBackup,
     ExportAdd,
+    ExportedBitmap,
     InvalidOperationError,
     Layer,
     MergeSource,
@@ -294,6 +295,17 @@ def test_a_target_above_a_disk_that_is_written_to_is_not_read() -> None:
     assert "target0" not in world.final().contents
     world.apply(CloseDisk(node="drive0"))
     assert "target0" in world.final().contents
+
+
+def test_an_export_finds_the_bitmaps_of_what_is_below() -> None:
+    world = world_after(SNAPSHOT)
+    shared = ExportAdd(export="export0", node="drive1", bitmaps=(ExportedBitmap(name="a"),))
+    assert reason(world, shared) is None
+    assert world.nodes["drive0"].bitmaps["a"].busy
+    world.apply(BitmapAdd(node="drive1", name="a", disabled=True))
+    again = replace(shared, export="export1")
+    assert reason(world, again) is None
+    assert world.nodes["drive1"].bitmaps["a"].busy
 
 
 def test_a_kill_forgets_who_was_above_whom_and_not_what_a_stream_has_copied() -> None:

@@ -155,7 +155,7 @@ def grow(world: State, name: str, size: int) -> None:
     node = world.nodes[name]
     if world.size(node) >= size:
         return
-    if any(bitmap.inconsistent for bitmap in node.bitmaps.values()):
+    if any(bitmap.inconsistent or bitmap.busy for bitmap in node.bitmaps.values()):
         raise OpenOutcomeError("a commit into a disk that takes no new size")
     try:
         image = world.rules.resize(world.chain(node.image), size, world.step)

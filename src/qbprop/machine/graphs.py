@@ -69,9 +69,8 @@ def _settled(world: World, top: str) -> bool:
 
 def possible(world: World) -> bool:
     """Whether there is a disk to put another one above, or one that is above another."""
-    return bool(plain(world)) and bool(
-        stacked(world) or len({*plain(world), *fit(world)}) > 1 or empty_slots(world)
-    )
+    count = len(plain(world))
+    return count > 1 or (count == 1 and bool(stacked(world) or empty_slots(world)))
 
 
 def graphs(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
