@@ -25,6 +25,7 @@ from qbprop.machine.exports import one_step
 from qbprop.machine.faults import struck
 from qbprop.machine.guest import few, request
 from qbprop.machine.opening import openings
+from qbprop.machine.refusals import refused_chain, refused_snapshot
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     BITMAPS,
@@ -193,9 +194,11 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         offset = below(draw, size // SECTOR + 1) * SECTOR
         length = min(pick(draw, (JOB_CLUSTER, 1 << 20, SECTOR)), size - offset)
         return Read(node=job.target, offset=offset, length=length)
-    kind = below(draw, 13)
+    kind = below(draw, 14)
     if kind == 11:
         return one_step(draw, world)
+    if kind == 13:
+        return pick(draw, (refused_chain, refused_snapshot))(draw, world)
     if kind < 5:
         return _near(draw, world, job)
     if kind < 7:
