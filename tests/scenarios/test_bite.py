@@ -103,6 +103,11 @@ class LastSourceAlone(Rules):
         return super().merge(target, sources[-1:], size)
 
 
+class CommitsAllAtOnce(Rules):
+    def commit_cluster(self, base: Image) -> int:
+        return 1 << 20
+
+
 BROKEN = {
     "incremental_simple": (KeptOnSuccess, "count"),
     "small_granularity": (CoarserThanAsked, "dirty-set"),
@@ -123,6 +128,9 @@ BROKEN = {
     "merges_all_or_nothing": (LastSourceAlone, "count"),
     "grows_and_shrinks": (StoredAtFirstSize, "count"),
     "anchors_of_two_disks": (ClearForgotten, "count"),
+    "chain_across_a_snapshot": (LastSourceAlone, "count"),
+    "undone_snapshot": (NothingIsStored, "fields"),
+    "commit_of_an_overlay": (CommitsAllAtOnce, "jobs"),
 }
 
 

@@ -168,7 +168,7 @@ class BlockMachine(MachineBase):
         self.perform(ops)
 
     @precondition(lambda self: going_on(self) and graphs.possible(self.world))
-    @part_of("layers", "storage", "graphs")
+    @part_of("storage", "graphs")
     @rule(ops=drawn(graphs.graphs))
     def graphs(self, ops: Iterable[Operation]) -> None:
         """Snapshots, commits and streams."""

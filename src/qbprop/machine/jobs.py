@@ -194,11 +194,9 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         offset = below(draw, size // SECTOR + 1) * SECTOR
         length = min(pick(draw, (JOB_CLUSTER, 1 << 20, SECTOR)), size - offset)
         return Read(node=job.target, offset=offset, length=length)
-    kind = below(draw, 14)
+    kind = below(draw, 13)
     if kind == 11:
         return one_step(draw, world)
-    if kind == 13:
-        return pick(draw, (refused_chain, refused_snapshot))(draw, world)
     if kind < 5:
         return _near(draw, world, job)
     if kind < 7:
@@ -209,6 +207,8 @@ def _beside(draw: st.DrawFn, world: World) -> Operation:
         return BitmapAdd(node=job.filter, name=pick(draw, BITMAPS[:3]), granularity=JOB_CLUSTER)
     if kind == 10:
         return target(draw, world)
+    if seldom(draw, 4):
+        return pick(draw, (refused_chain, refused_snapshot))(draw, world)
     grown = size + pick(draw, (SECTOR, 0, JOB_CLUSTER))
     return Resize(node=named(draw, world, job.node), size=grown)
 

@@ -7,7 +7,6 @@ from tests.sensitivity.registry import wrong_effect, wrong_rule
 
 from qbprop_model.effects import graphs
 from qbprop_model.image import Alloc, Chain, Image
-from qbprop_model.operations import BlockdevSnapshot
 from qbprop_model.ranges import Ranges, within
 from qbprop_model.rules import Rules
 from qbprop_model.state import State
@@ -32,17 +31,6 @@ def below_is_writable(_: Any) -> Any:
         world.covering = ()
 
     return forgotten
-
-
-@wrong_effect(
-    "what is below an overlay is read-only before its transaction commits", graphs, "start_snapshot"
-)
-def below_is_read_only_at_once(start: Any) -> Any:
-    def at_once(op: BlockdevSnapshot, world: State) -> None:
-        start(op, world)
-        graphs.finish_snapshots(world)
-
-    return at_once
 
 
 @wrong_effect("a commit dirties nothing", graphs, "touch")
@@ -122,12 +110,6 @@ def _without_zeroes(kind: Alloc) -> Alloc:
     return Alloc.NONE if kind is Alloc.ZERO else kind
 
 
-@wrong_rule("a commit takes the top layer alone")
-class CommitsTheTopAlone(Rules):
-    def owned(self, layers: Chain, size: int) -> Ranges:
-        return super().owned(layers[:1], size)
-
-
 @wrong_effect("what is below an overlay has stored nothing yet", graphs, "reopen")
 def snapshot_stores_nothing(reopen: Any) -> Any:
     def later(world: State, name: str, *, read_only: bool) -> None:
@@ -160,9 +142,3 @@ def stream_dirties(take_all: Any) -> Any:
         graphs.touch(world, name, ranges)
 
     return dirty
-
-
-@wrong_rule("a stream copies the layer right below alone")
-class StreamsOneLayer(Rules):
-    def stream(self, chain: Chain) -> Image:
-        return super().stream(chain[:2])
