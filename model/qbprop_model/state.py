@@ -238,6 +238,15 @@ class State:
             if each.filters is None and self.mounted.get(each.image) == below
         ]
 
+    def settled_below(self, node: str) -> bool:
+        """Whether nobody writes to what is below a disk, from the commit of this step on."""
+        below = self.chain_names(self.nodes[node].image)[1:]
+        return all(
+            each.read_only or name in self.covering
+            for name, each in self.nodes.items()
+            if each.image in below
+        )
+
     def chain(self, image: str) -> Chain:
         """The layers of an image, top first."""
         return tuple(self.images[name] for name in self.chain_names(image))

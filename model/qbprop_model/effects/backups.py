@@ -21,7 +21,7 @@ from qbprop_model.ranges import total
 from qbprop_model.state import Node, Outcome, State
 
 COPY_LIMIT = 1 << 30
-"""Most bytes that a backup may copy for the model to follow it cluster by cluster."""
+"""Most bytes that a job may copy for the model to follow it cluster by cluster."""
 
 
 @effect.register
@@ -177,11 +177,7 @@ def check_chain(world: State, name: str) -> None:
     """A disk to be backed up must stand on top, and nobody write to what is below it."""
     if world.overlays(name):
         raise InvalidOperationError("a backup of what is below another disk")
-    below = world.chain_names(world.nodes[name].image)[1:]
-    if any(
-        node.image in below and not node.read_only and key not in world.covering
-        for key, node in world.nodes.items()
-    ):
+    if not world.settled_below(name):
         raise OpenOutcomeError("what was there when a backup of a changing disk began")
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from qbprop_model.effects.backups import COPY_LIMIT
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.opening import reopen
 from qbprop_model.expectation import NOISE, READY_NOISE, JobEnd, Reason
@@ -16,9 +17,6 @@ from qbprop_model.operations import (
 )
 from qbprop_model.ranges import total
 from qbprop_model.state import Node, Outcome, State
-
-COPY_LIMIT = 1 << 30
-"""Most bytes that a commit or a stream may copy for the model to follow it."""
 
 
 @effect.register
@@ -117,8 +115,7 @@ def _head(op: BlockCommit | BlockStream, world: State, missing: Reason) -> tuple
     name, node = world.resolve(op.node, missing)
     if world.overlays(name) or node.read_only:
         raise InvalidOperationError("a disk with an overlay, or one that is read-only")
-    below = world.chain_names(node.image)[1:]
-    if any(each.image in below and not each.read_only for each in world.nodes.values()):
+    if not world.settled_below(name):
         raise OpenOutcomeError("a job on a disk whose backing file is written to")
     return name, node
 

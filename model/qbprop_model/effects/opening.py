@@ -35,9 +35,8 @@ def _(op: CloseDisk, world: State) -> Outcome:
     if op.node not in (world.roots if by_drive else world.nodes):
         raise Refused(Reason.NO_NODE_TO_CLOSE, op.node)
     name = NODES[DRIVES.index(op.node)] if by_drive else op.node
-    if world.filters(name) or (not by_drive and world.nodes[name].drive is not None):
-        raise Refused(Reason.NODE_IN_USE, op.node)
-    if world.overlays(name):
+    is_drive = not by_drive and world.nodes[name].drive is not None
+    if is_drive or world.filters(name) or world.overlays(name):
         raise Refused(Reason.NODE_IN_USE, op.node)
     if name in world.exported:
         if by_drive:

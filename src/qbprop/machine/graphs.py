@@ -61,12 +61,6 @@ def stacked(world: World) -> list[str]:
     ]
 
 
-def _settled(world: World, top: str) -> bool:
-    """Whether all that is below a disk keeps its bytes."""
-    below = world.chain_names(world.nodes[top].image)[1:]
-    return all(node.read_only for node in world.nodes.values() if node.image in below)
-
-
 def possible(world: World) -> bool:
     """Whether there is a disk to put another one above, or one that is above another."""
     count = len(plain(world))
@@ -136,7 +130,7 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     bases = [disks[image] for image in below if image in disks]
     free = [job for job in JOBS if job not in world.jobs]
     job = pick(draw, JOBS if seldom(draw, 12) else free or JOBS)
-    match pick(draw, ENDS) if _settled(world, top) else "close":
+    match pick(draw, ENDS) if world.settled_below(top) else "close":
         case "commit" if bases:
             base = pick(draw, bases)
             between = tuple(bases[: bases.index(base)])
