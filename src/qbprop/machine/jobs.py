@@ -67,8 +67,8 @@ VERBS: tuple[type[JobCommand], ...] = (
 )
 ACTIONS: tuple[OnError, ...] = ("stop", "report", "stop", "enospc")
 GOOD: dict[str, tuple[type[JobCommand], ...]] = {
-    "running": (JobPause, JobSetSpeed, JobCancel, JobPause),
-    "paused": (JobResume, JobSetSpeed, JobCancel, JobResume, JobResume),
+    "running": (JobPause, JobSetSpeed, JobCancel, *[JobPause] * 3),
+    "paused": (JobResume, JobSetSpeed, JobCancel, *[JobResume] * 4),
     "waiting": (JobCancel,),
     "pending": (JobFinalize, JobFinalize, JobCancel),
     "concluded": (JobDismiss,),

@@ -11,6 +11,9 @@ from qbprop.machine.topology import add_disk
 from qbprop_model.operations import Flush, Operation, Restart
 from qbprop_model.world import World
 
+FIRST_MOVES = ("nothing", *["job"] * 6, *["chain"] * 2, "group")
+"""How often each is drawn: at least a quarter of all steps shall have a job in flight."""
+
 
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """One to three disks, most with bitmaps, some with an image to back up into; some writes.
@@ -37,7 +40,7 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 10):
         draft.add(export_add(draw, scratch))
-    match pick(draw, ("nothing", "job", "chain", "job", "job", "chain", "job", "group")):
+    match pick(draw, FIRST_MOVES):
         case "job":
             draft.operations += jobs.start_any(draw, scratch)
         case "group":
