@@ -10,7 +10,7 @@ import hypothesis
 from hypothesis import core, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from qbprop.campaign.rounds import derived_seed
+from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.machine.core import MachineBase
 from qbprop.profiles import chosen_settings
 
@@ -22,22 +22,28 @@ class Stream:
     number: int = 0
     count: int = 1
 
-    def search(self, machine: type[MachineBase]) -> None:
-        """Run a machine as the profile says, as far as this stream has to."""
-        chosen = chosen_settings()
-        if self.count == 1:
-            run_state_machine_as_test(machine, settings=chosen)
-            return
-        most = -(-chosen.max_examples // self.count)
-        own = type(machine.__name__, (machine,), {})
-        seed = self._seed(chosen)
-        if seed is not None:
-            own = hypothesis.seed(seed)(own)
-        run_state_machine_as_test(own, settings=settings(chosen, max_examples=most))
+    def search(self, machine: type[MachineBase], chosen: settings | None = None) -> None:
+        """Run a machine as the profile (or ``chosen``) says, as far as this stream has to.
 
-    def _seed(self, chosen: settings) -> int | None:
-        """The stream's own, where all workers would begin with the same: else none is needed."""
+        That is in rounds, as in a campaign.
+        """
+        chosen = chosen or chosen_settings()
+        left = -(-chosen.max_examples // self.count)
+        number = self.number
+        while left > 0:
+            most = min(left, ROUND_EXAMPLES)
+            own = type(machine.__name__, (machine,), {})
+            seed = self._seed(chosen, number)
+            if seed is not None:
+                own = hypothesis.seed(seed)(own)
+            run_state_machine_as_test(own, settings=settings(chosen, max_examples=most))
+            left -= most
+            number += self.count
+
+    @staticmethod
+    def _seed(chosen: settings, number: int) -> int | None:
+        """That of a round, where all of them would begin with the same: else none is needed."""
         common: int | None = core.global_force_seed
         if common is None and not chosen.derandomize:
             return None
-        return derived_seed(common or 0, self.number)
+        return derived_seed(common or 0, number)

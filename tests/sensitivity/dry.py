@@ -15,6 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.sensitivity.registry import Variant
 
 from qbprop.campaign.known import known_ids, shipped_known
+from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.hazards import Hazard, Hazards, known_hazards
 from qbprop.machine import BlockMachine
 from qbprop.session import Accepts, Session
@@ -67,19 +68,21 @@ class _Recorder:
 
 
 def draw_examples(count: int, steps: int, seed: int) -> list[Trace]:
-    """About ``count`` examples of the machine; some are cut short."""
+    """About ``count`` examples of the machine, drawn in rounds as a campaign does."""
     shunned = known_hazards(known_ids(shipped_known(), QEMU))
     recorder = _Recorder(shunned)
-    machine = type("Dry", (BlockMachine,), {"session": cast("Session", recorder)})
+    body = {"session": cast("Session", recorder)}
     found = settings(
-        max_examples=count,
+        max_examples=ROUND_EXAMPLES,
         stateful_step_count=steps,
         database=None,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(hypothesis.seed(seed)(machine), settings=found)
+    for number in range(-(-count // ROUND_EXAMPLES)):
+        machine = hypothesis.seed(derived_seed(seed, number))(type("Dry", (BlockMachine,), body))
+        run_state_machine_as_test(machine, settings=found)
     recorder.close()
     return recorder.traces
 

@@ -28,6 +28,7 @@ from qbprop.machine import (
     transactions,
 )
 from qbprop.machine.core import MachineBase, drawn, going_on, part_of, step_rule
+from qbprop.machine.start import Begun
 from qbprop.machine.topology import empty_slots
 from qbprop_model.operations import NODES, Operation
 
@@ -51,15 +52,14 @@ class BlockMachine(MachineBase):
     """What examples keep to, None for no subject at all; the first one is the simplest."""
 
     @initialize(
-        ops=drawn(start.start),
+        begun=start.begun(),
         depth=st.integers(0, 3),
         daring=st.integers(0, 7),
-        subject=st.runner().flatmap(lambda machine: st.sampled_from(machine.subjects)),
     )
-    def start(self, ops: Iterable[Operation], depth: int, daring: int, subject: str | None) -> None:
+    def start(self, begun: Begun, depth: int, daring: int) -> None:
         """Disks, bitmaps and targets to start with."""
         self.daring = daring == 7
-        self.subject = subject
+        self.subject, ops = begun
         self.deep = self.thorough or depth == 0
         self.perform(ops)
 

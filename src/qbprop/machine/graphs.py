@@ -72,7 +72,7 @@ def graphs(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     draft = Draft(world)
     for _ in range(pick(draw, (2, 1, 3))):
         tops = stacked(draft.world)
-        match pick(draw, ("end", "deeper", "end", "another")) if tops else "another":
+        match pick(draw, ("end", "deeper", "deeper", "end", "another")) if tops else "another":
             case "end":
                 _end(draw, draft, pick(draw, tops))
             case "deeper":

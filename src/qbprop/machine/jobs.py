@@ -106,10 +106,8 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
         image = None
     cluster = JOB_CLUSTER if image is None else world.rules.job_cluster(image)
     serial = one_by_one(world, cluster)
-    if kind == "limited":
-        if chosen.sync == "bitmap" and seldom(draw, 2):
-            chosen = replace(chosen, bitmap_mode="always")
-        return replace(chosen, speed=1, **serial)
+    if kind == "pending":
+        return chosen
     if kind == "failing" and image is not None and image.format == "qcow2":
         action = pick(draw, ACTIONS)
         return replace(chosen, compress=True, on_target_error=action, **serial)
@@ -117,7 +115,9 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
         if isinstance(chosen, DriveBackup):
             chosen = replace(chosen, mode="existing")
         return replace(chosen, sync="none", bitmap=None, bitmap_mode=None)
-    return chosen
+    if chosen.sync == "bitmap" and seldom(draw, 2):
+        chosen = replace(chosen, bitmap_mode="always")
+    return replace(chosen, speed=1, **serial)
 
 
 def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:

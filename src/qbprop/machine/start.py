@@ -1,26 +1,48 @@
 """What an example starts with."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
-from qbprop.machine import groups, guest, jobs, opening
+from qbprop.machine import graphs, groups, guest, jobs, opening
 from qbprop.machine.backups import create_image, incremental
 from qbprop.machine.bitmaps import bitmap_add
+from qbprop.machine.core import Drawn, drawn
 from qbprop.machine.draws import Draft, below, pick, seldom
 from qbprop.machine.exports import export_add
 from qbprop.machine.topology import add_disk
 from qbprop_model.operations import Flush, Operation, Restart
 from qbprop_model.world import World
 
-FIRST_MOVES = ("nothing", *["job"] * 6, *["chain"] * 2, "group")
-"""How often each is drawn: at least a quarter of all steps shall have a job in flight."""
+FIRST_MOVES: dict[str | None, tuple[str, ...]] = {
+    None: ("nothing", "job", "job", "chain", "job", "job", "graph", "job", "group", "job"),
+    "jobs": ("job", "job", "job", "group"),
+    "backups": ("nothing", "job", "chain", "chain", "job"),
+    "storage": ("nothing", "job", "graph", "chain", "job"),
+    "graphs": ("graph", "graph", "graph", "graph", "graph", "job"),
+}
+"""By subject (None for every other one, too), how often what is drawn behind the disks.
+
+At least a quarter of all steps shall have a job in flight, and Hypothesis switches the rules
+that start jobs, or put one disk above another, off for whole examples.
+"""
+
+Begun = tuple[str | None, Drawn]
 
 
-def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+def begun() -> st.SearchStrategy[Begun]:
+    """One of the machine's subjects, and the first operations of an example that keeps to it."""
+    subjects = st.runner().flatmap(lambda machine: st.sampled_from(machine.subjects))
+    return subjects.flatmap(lambda subject: st.tuples(st.just(subject), drawn(start, subject)))
+
+
+def start(draw: st.DrawFn, world: World, subject: str | None) -> tuple[Operation, ...]:
     """One to three disks, most with bitmaps, some with an image to back up into; some writes.
 
     A disk whose flushes fail is flushed while there is nothing to flush, every other time.
 
-    Then seldom an export, often a job that stays, or the first link of a chain of backups.
+    Then seldom an export, often a job that stays, the first link of a chain of backups, or a
+    snapshot.
     """
     draft = Draft(world)
     scratch = draft.world
@@ -28,6 +50,8 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         draft.add(Restart(qemu=first))
     for _ in range(1 + pick(draw, [0, 0, 1, 2])):
         disk = add_disk(draw, scratch)
+        if subject == "graphs":
+            disk = replace(disk, drive=None, faults=None)
         draft.add(disk)
         if any(fault.request == "flush" for fault in disk.faults or ()) and seldom(draw, 2):
             draft.add(Flush(node=disk.node))
@@ -40,11 +64,13 @@ def start(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 10):
         draft.add(export_add(draw, scratch))
-    match pick(draw, FIRST_MOVES):
+    match pick(draw, FIRST_MOVES.get(subject, FIRST_MOVES[None])):
         case "job":
             draft.operations += jobs.start_any(draw, scratch)
         case "group":
             draft.operations += groups.group(draw, scratch)
         case "chain":
             draft.operations += incremental(draw, scratch)
+        case "graph" if graphs.possible(scratch):
+            draft.operations += graphs.graphs(draw, scratch)
     return tuple(draft.operations)

@@ -2,7 +2,6 @@
 
 import pytest
 from hypothesis import Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from qbprop.campaign.canary import Canary
 from qbprop.findings import Finding
@@ -21,7 +20,7 @@ def test_a_planted_mistake_is_found(pytestconfig: pytest.Config) -> None:
     with Lab(find_binaries(pytestconfig.getoption("--qemu"))).session(Canary()) as session:
         machine = type("CanaryMachine", (BlockMachine,), {"session": session})
         with pytest.raises(Finding):
-            run_state_machine_as_test(machine, settings=few)
+            Stream().search(machine, few)
 
 
 def test_qemu_agrees_with_the_model(qbprop_stream: Stream) -> None:
