@@ -28,9 +28,9 @@ OVERNIGHT = "qbprop-overnight"
 
 SIZES = {
     "qbprop-dev": Size(25, 20),
-    "qbprop-ci": Size(300, 30, derandomized=True),
-    "qbprop-nightly": Size(10_000, 30),
-    OVERNIGHT: Size(80_000, 30),
+    "qbprop-ci": Size(200, 30, derandomized=True),
+    "qbprop-nightly": Size(7_000, 30),
+    OVERNIGHT: Size(55_000, 30),
 }
 """Seconds; about two minutes; about an hour; about eight hours."""
 

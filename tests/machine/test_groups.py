@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from qbprop.campaign.rounds import ROUND_EXAMPLES
 from qbprop.machine.groups import group
 from qbprop_model.operations import (
     InvalidOperationError,
@@ -24,8 +25,7 @@ def test_groups_have_waiting_members_and_commands_to_them_and_come_again() -> No
     met: Counter[str] = Counter()
 
     @settings(
-        max_examples=800,
-        derandomize=True,
+        max_examples=ROUND_EXAMPLES,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -46,7 +46,8 @@ def test_groups_have_waiting_members_and_commands_to_them_and_come_again() -> No
                 met[f"{kind} again" if operation in seen else kind] += 1
                 seen.append(operation)
 
-    draw_one()
+    for number in range(50):
+        seed(number)(draw_one)()
     verbs = (JobCancel, JobPause, JobResume, JobSetSpeed, JobFinalize, JobDismiss)
     due = {f"{cls.__name__} {status}" for cls in verbs for status in ("running", "waiting")}
     due |= {"grouped", "individual", "grouped again", "individual again"}

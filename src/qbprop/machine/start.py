@@ -17,11 +17,13 @@ from qbprop_model.world import World
 FIRST_MOVES: dict[str | None, tuple[str, ...]] = {
     None: ("nothing", "job", "job", "chain", "job", "job", "graph", "job", "group", "job"),
     "jobs": ("job", "job", "job", "group"),
+    "layers": ("nothing", "job", "job", "chain", "job", "group", "job"),
+    "bitmaps": ("nothing", "job", "job", "chain", "job", "group", "job"),
     "backups": ("nothing", "job", "chain", "chain", "job"),
     "storage": ("nothing", "job", "graph", "chain", "job"),
     "graphs": ("graph", "graph", "graph", "graph", "graph", "job"),
 }
-"""By subject (None for every other one, too), how often what is drawn behind the disks.
+"""By subject, how often what is drawn behind the disks.
 
 At least a quarter of all steps shall have a job in flight, and Hypothesis switches the rules
 that start jobs, or put one disk above another, off for whole examples.
@@ -64,7 +66,7 @@ def start(draw: st.DrawFn, world: World, subject: str | None) -> tuple[Operation
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 10):
         draft.add(export_add(draw, scratch))
-    match pick(draw, FIRST_MOVES.get(subject, FIRST_MOVES[None])):
+    match pick(draw, FIRST_MOVES[subject]):
         case "job":
             draft.operations += jobs.start_any(draw, scratch)
         case "group":
