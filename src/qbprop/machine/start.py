@@ -23,7 +23,7 @@ FIRST_MOVES: dict[str | None, tuple[str, ...]] = {
     "storage": ("nothing", "job", "graph", "chain", "job"),
     "graphs": ("graph", "graph", "graph", "graph", "graph", "job"),
 }
-"""By subject, how often what is drawn behind the disks.
+"""By subject (as for None where one is not here), how often what is drawn behind the disks.
 
 At least a quarter of all steps shall have a job in flight, and Hypothesis switches the rules
 that start jobs, or put one disk above another, off for whole examples.
@@ -66,7 +66,7 @@ def start(draw: st.DrawFn, world: World, subject: str | None) -> tuple[Operation
     draft.add(*guest.few(draw, scratch))
     if seldom(draw, 10):
         draft.add(export_add(draw, scratch))
-    match pick(draw, FIRST_MOVES[subject]):
+    match pick(draw, FIRST_MOVES.get(subject, FIRST_MOVES[None])):
         case "job":
             draft.operations += jobs.start_any(draw, scratch)
         case "group":
