@@ -47,9 +47,9 @@ def test_another_worker_goes_on_where_one_died(tmp_path: Path) -> None:
         lost = children(workers[0])
         os.kill(workers[0], signal.SIGKILL)
         wait_until(lambda: workers[0] not in children(process.pid))
-        wait_until(lambda: len(workers_and_qemus(process.pid)[1]) == 2)
         assert lost
         wait_until(lambda: not any(map(lives, lost)))
+        wait_until(lambda: len(workers_and_qemus(process.pid)[1]) == 2)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said

@@ -72,9 +72,9 @@ def test_a_session_without_qbprop_is_as_it_was(tmp_path: Path) -> None:
     ("profile", "size"),
     [
         ("qbprop-dev", "SIZE 25 20 False None"),
-        ("qbprop-ci", "SIZE 300 30 True None"),
-        ("qbprop-nightly", "SIZE 10000 30 False None"),
-        ("qbprop-overnight", "SIZE 80000 30 False None"),
+        ("qbprop-ci", "SIZE 200 30 True None"),
+        ("qbprop-nightly", "SIZE 7000 30 False None"),
+        ("qbprop-overnight", "SIZE 55000 30 False None"),
     ],
 )
 def test_the_profiles_can_be_chosen(tmp_path: Path, profile: str, size: str) -> None:

@@ -30,6 +30,9 @@ Trace = tuple[Operation, ...]
 QEMU = "7.2"
 """The QEMU whose known bugs are shunned, as a campaign does."""
 
+BESIDE = 8
+"""Wrong models beside one right one: each has all bytes and bits of its disks."""
+
 
 class _Recorder:
     """What the machine needs of a session; it performs nothing."""
@@ -93,10 +96,18 @@ def first_difference(variant: Variant, trace: Trace) -> int | None:
 
 
 def first_differences(variants: Iterable[Variant], trace: Trace) -> dict[str, int]:
-    """The same of several wrong models, beside one right one; those that differ, by name."""
+    """The same of several wrong models, by name."""
     called = _called(trace)
+    concerned = [variant for variant in variants if variant.concerns(called)]
+    differ: dict[str, int] = {}
+    for start in range(0, len(concerned), BESIDE):
+        differ |= _beside(concerned[start : start + BESIDE], trace)
+    return differ
+
+
+def _beside(variants: Iterable[Variant], trace: Trace) -> dict[str, int]:
     right = World(Rules())
-    running = [_Wrong(variant) for variant in variants if variant.concerns(called)]
+    running = [_Wrong(variant) for variant in variants]
     differ: dict[str, int] = {}
     for number, operation in enumerate(trace, 1):
         due = right.apply(operation)

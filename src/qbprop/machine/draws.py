@@ -147,3 +147,9 @@ def granularities(size: int) -> Sequence[int]:
     usual = (65536, 512, 1024, 4096, 32768, 131072, 1 << 20, 1 << 31)
     fit = [g for g in usual if size // g <= BITS_LIMIT]
     return fit or [1 << 31]
+
+
+def fitting(world: State, name: str) -> int | None:
+    """A granularity for a bitmap of a node, the default one unless that may take too many bits."""
+    node = world.find(name)
+    return None if node is None or world.size(node) // 4096 <= BITS_LIMIT else 1 << 31

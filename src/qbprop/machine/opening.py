@@ -13,6 +13,7 @@ from qbprop.machine.draws import (
     below,
     byte_range,
     data,
+    fitting,
     granularities,
     idle,
     named,
@@ -241,7 +242,7 @@ def _use(draw: st.DrawFn, world: World) -> Iterator[Operation]:
     taken = world.nodes[node].bitmaps
     target = pick(draw, (*(each for each in BITMAPS if each not in taken), name))
     if target not in taken:
-        yield BitmapAdd(node=node, name=target)
+        yield BitmapAdd(node=node, name=target, granularity=fitting(world, node))
     yield BitmapMerge(node=node, target=target, sources=(MergeSource(name=name),))
 
 
@@ -293,7 +294,8 @@ def _migrate(draw: st.DrawFn, draft: Draft) -> None:
     mapped = world.engines[0].mapped or seldom(draw, 3) or bool(stuck and seldom(draw, 2))
     bitmaps = not seldom(draw, 6)
     if bitmaps and seldom(draw, 6):
-        draft.add(BitmapAdd(node=pick(draw, present(world)), name=BITMAPS[-1]))
+        name = pick(draw, present(world))
+        draft.add(BitmapAdd(node=name, name=BITMAPS[-1], granularity=fitting(world, name)))
     mapping = _mapping(draw, world, stuck) if bitmaps and mapped else None
     disks, all_drives = [], seldom(draw, 3)
     for name in present(world):
