@@ -40,7 +40,6 @@ USUAL = {
 MOST_UNSEEN = [
     (1, 10, 140),
     (2, 20, 75),
-    (3, 20, 50),
 ]
 """Seed, examples, and how many wrong rules these and all before may leave unseen, at most."""
 
