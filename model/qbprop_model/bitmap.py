@@ -9,11 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from qbprop_model.expectation import BitmapState, Reason, digest
+from qbprop_model.operations import InvalidOperationError
 
 Bits = npt.NDArray[np.bool_]
 
 Use = Literal["read", "switch", "change", "remove"]
 """What a command does with a bitmap: "switch" turns its recording on or off."""
+
+
+BITS_LIMIT = 1 << 24
+"""Most bits of a bitmap: those of a disk of 1 TiB at the default granularity."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -86,8 +91,14 @@ class BitmapRules:
     """How bitmaps change. Override one method to state another rule."""
 
     def length(self, size: int, granularity: int) -> int:
-        """Number of bits for a node of ``size`` bytes (semantics 1.1)."""
-        return ceil_div(size, granularity)
+        """Number of bits for a node of ``size`` bytes (semantics 1.1).
+
+        Raises InvalidOperationError for more than are followed.
+        """
+        bits = ceil_div(size, granularity)
+        if bits > BITS_LIMIT:
+            raise InvalidOperationError(f"a bitmap of more than {BITS_LIMIT} bits is not followed")
+        return bits
 
     def default_granularity(self, cluster_size: int | None) -> int:
         """Granularity in bytes when none is asked for (semantics 1.1)."""

@@ -1,12 +1,14 @@
 """The rules of bitmaps, one by one, against sets of cluster numbers."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.model.compare import checked
 from tests.model.naive import NaiveBitmap
 
-from qbprop_model.bitmap import Bitmap
+from qbprop_model.bitmap import BITS_LIMIT, Bitmap
+from qbprop_model.operations import InvalidOperationError
 from qbprop_model.rules import Rules
 
 RULES = Rules()
@@ -52,6 +54,13 @@ def agree(model: Bitmap, naive: NaiveBitmap, size: int) -> None:
 def test_a_bitmap_has_a_bit_for_every_cluster_begun(size: int, granularity: int) -> None:
     expected = sum(1 for _ in range(0, size, granularity))
     assert RULES.length(size, granularity) == expected
+
+
+def test_a_bitmap_of_too_many_bits_is_not_followed() -> None:
+    size = BITS_LIMIT * 65536
+    assert RULES.length(size, 65536) == BITS_LIMIT
+    with pytest.raises(InvalidOperationError, match="not followed"):
+        RULES.length(size + 1, 65536)
 
 
 def test_an_empty_disk_has_the_digest_of_one_zero_word() -> None:

@@ -4,7 +4,8 @@ Quick enough to tune the generator by; what it finds, live QEMU must show (runne
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from types import CodeType, FrameType
 from typing import Any, cast
 
@@ -19,9 +20,11 @@ from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.hazards import Hazard, Hazards, known_hazards
 from qbprop.machine import BlockMachine
 from qbprop.session import Accepts, Session
+from qbprop_model.data import Bytes
 from qbprop_model.expectation import Contents, Expectation
 from qbprop_model.image import View
 from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.rangemap import RangeMap
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
 
@@ -29,9 +32,6 @@ Trace = tuple[Operation, ...]
 
 QEMU = "7.2"
 """The QEMU whose known bugs are shunned, as a campaign does."""
-
-BESIDE = 8
-"""Wrong models beside one right one: each has all bytes and bits of its disks."""
 
 
 class _Recorder:
@@ -96,53 +96,47 @@ def first_difference(variant: Variant, trace: Trace) -> int | None:
 
 
 def first_differences(variants: Iterable[Variant], trace: Trace) -> dict[str, int]:
-    """The same of several wrong models, by name."""
-    called = _called(trace)
-    concerned = [variant for variant in variants if variant.concerns(called)]
-    differ: dict[str, int] = {}
-    for start in range(0, len(concerned), BESIDE):
-        differ |= _beside(concerned[start : start + BESIDE], trace)
-    return differ
+    """The same of several wrong models, by name.
 
-
-def _beside(variants: Iterable[Variant], trace: Trace) -> dict[str, int]:
-    right = World(Rules())
-    running = [_Wrong(variant) for variant in variants]
+    As long as a wrong model believes what the right one does, it is asked only about operations
+    for which the right one calls what it replaces.
+    """
+    right, left = World(Rules()), {variant.name: variant for variant in variants}
+    apart: dict[str, _Wrong] = {}
     differ: dict[str, int] = {}
-    for number, operation in enumerate(trace, 1):
-        due = right.apply(operation)
-        seen = _visible(due)
-        for wrong in tuple(running):
-            claimed = wrong.apply(operation)
+    for number, (operation, codes) in enumerate(zip((*trace, None), _called(trace), strict=True)):
+        asked = [name for name, variant in left.items() if name in apart or variant.concerns(codes)]
+        before = right.copy()
+        due = _step(right, operation)
+        for name in asked:
+            wrong = apart.pop(name, None) or _Wrong(left[name], before)
+            claimed = wrong.step(operation)
             if claimed is None:
-                running.remove(wrong)
-            elif seen != _visible(claimed) or _contents_differ(due.contents, claimed.contents):
-                running.remove(wrong)
-                differ[wrong.variant.name] = number
-    due = right.final()
-    for wrong in running:
-        claimed = wrong.final()
-        if (due.digests, due.allocated) != (claimed.digests, claimed.allocated) or _contents_differ(
-            due.contents, claimed.contents
-        ):
-            differ[wrong.variant.name] = len(trace)
+                del left[name]
+            elif _visible(due) != _visible(claimed) or _contents_differ(due, claimed):
+                del left[name]
+                differ[name] = min(number + 1, len(trace))
+            elif not wrong.believes(right):
+                apart[name] = wrong
     return differ
 
 
-def _called(trace: Trace) -> set[CodeType]:
-    """All that the right model calls."""
-    called: set[CodeType] = set()
+def _called(trace: Trace) -> list[set[CodeType]]:
+    """What the right model calls for each operation, and at the end."""
+    called: list[set[CodeType]] = []
 
     def see(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
-            called.add(frame.f_code)
+            called[-1].add(frame.f_code)
 
     world = World(Rules())
     before = sys.getprofile()
     sys.setprofile(see)
     try:
         for operation in trace:
+            called.append(set())
             world.apply(operation)
+        called.append(set())
         world.final()
     finally:
         sys.setprofile(before)
@@ -150,23 +144,52 @@ def _called(trace: Trace) -> set[CodeType]:
 
 
 class _Wrong:
-    """A world by a wrong rule."""
+    """A world by a wrong rule, which has been right until now."""
 
-    def __init__(self, variant: Variant) -> None:
-        self.variant = variant
-        self._world = World(variant.rules())
+    def __init__(self, variant: Variant, right: World) -> None:
+        self._variant = variant
+        self._world = right.copy()
+        self._world.rules = variant.rules()
 
-    def apply(self, operation: Operation) -> Expectation | None:
+    def step(self, operation: Operation | None) -> Expectation | None:
         """What it predicts; None where it takes the operation for an invalid one."""
-        with self.variant.active():
+        with self._variant.active():
             try:
-                return self._world.apply(operation)
+                return _step(self._world, operation)
             except InvalidOperationError:
                 return None
 
-    def final(self) -> Expectation:
-        with self.variant.active():
-            return self._world.final()
+    def believes(self, right: World) -> bool:
+        """Whether its state is the right one; False also where that cannot be told."""
+        own, other = vars(self._world), vars(right)
+        return all(_alike(own[key], other[key]) for key in own.keys() - {"rules"})
+
+
+def _step(world: World, operation: Operation | None) -> Expectation:
+    """What must hold after the operation, or, behind the last one, at the end."""
+    return world.final() if operation is None else world.apply(operation)
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two parts of states are the same; what cannot be told is not."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, cast("Bytes", other))
+    if isinstance(one, RangeMap):
+        return [*one.runs()] == [*cast("RangeMap[object]", other).runs()]
+    if isinstance(one, dict):
+        beside = cast("dict[object, object]", other)
+        return [*one] == [*beside] and all(_alike(one[key], beside[key]) for key in one)
+    if isinstance(one, tuple | list):
+        among = cast("Sequence[object]", other)
+        return len(one) == len(among) and all(map(_alike, one, among))
+    if is_dataclass(one):
+        names = [each.name for each in fields(one)]
+        return all(_alike(getattr(one, name), getattr(other, name)) for name in names)
+    return bool(one == other)
 
 
 def _visible(expected: Expectation) -> tuple[Any, ...]:
@@ -179,6 +202,7 @@ def _visible(expected: Expectation) -> tuple[Any, ...]:
         expected.bitmaps,
         expected.sizes,
         expected.digests,
+        expected.allocated,
         expected.jobs,
         expected.alive,
         expected.words,
@@ -187,8 +211,9 @@ def _visible(expected: Expectation) -> tuple[Any, ...]:
     )
 
 
-def _contents_differ(due: Mapping[str, Contents], claimed: Mapping[str, Contents]) -> bool:
-    return any(_differ(due[name], claimed[name]) for name in due.keys() & claimed.keys())
+def _contents_differ(due: Expectation, claimed: Expectation) -> bool:
+    both = due.contents.keys() & claimed.contents.keys()
+    return any(_differ(due.contents[name], claimed.contents[name]) for name in both)
 
 
 def _differ(one: Contents, other: Contents) -> bool:

@@ -27,7 +27,7 @@ SMALL = 4 << 20
 """The largest of the usual disks."""
 
 BITS_LIMIT = 1 << 20
-"""Most bits of one bitmap."""
+"""Most bits of a bitmap whose granularity is drawn."""
 
 COPY_LIMIT = 32 << 20
 """Most bytes that one backup copies."""
@@ -147,9 +147,3 @@ def granularities(size: int) -> Sequence[int]:
     usual = (65536, 512, 1024, 4096, 32768, 131072, 1 << 20, 1 << 31)
     fit = [g for g in usual if size // g <= BITS_LIMIT]
     return fit or [1 << 31]
-
-
-def fitting(world: State, name: str) -> int | None:
-    """A granularity for a bitmap of a node, the default one unless that may take too many bits."""
-    node = world.find(name)
-    return None if node is None or world.size(node) // 4096 <= BITS_LIMIT else 1 << 31

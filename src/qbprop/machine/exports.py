@@ -9,7 +9,6 @@ from qbprop.machine.draws import (
     SECTOR,
     Draft,
     byte_range,
-    fitting,
     named,
     pick,
     present,
@@ -50,7 +49,7 @@ def exports(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     filters = [name for name in FILTERS if name in scratch.nodes]
     if filters and seldom(draw, 4):
         node = pick(draw, filters)
-        draft.add(BitmapAdd(node=node, name=BITMAPS[0], granularity=fitting(scratch, node)))
+        draft.add(BitmapAdd(node=node, name=BITMAPS[0]))
     if not scratch.exports or (len(scratch.exports) < len(EXPORTS) and seldom(draw, 2)):
         draft.add(export_add(draw, scratch))
     for _ in range(pick(draw, (1, 2, 3))):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from qbprop.machine.draws import (
-    BITS_LIMIT,
     JOB_CLUSTER,
     LENGTH_LIMIT,
     SECTOR,
@@ -202,5 +201,4 @@ def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
     size = max(size, smallest(world, node, old))
     if not qcow2 and seldom(draw, 3):
         size += 1000
-    finest = min((bitmap.granularity for bitmap in node.bitmaps.values()), default=1 << 31)
-    return old if size // finest > BITS_LIMIT else size
+    return size

@@ -13,7 +13,6 @@ from qbprop.machine.draws import (
     below,
     byte_range,
     data,
-    fitting,
     granularities,
     idle,
     named,
@@ -242,7 +241,7 @@ def _use(draw: st.DrawFn, world: World) -> Iterator[Operation]:
     taken = world.nodes[node].bitmaps
     target = pick(draw, (*(each for each in BITMAPS if each not in taken), name))
     if target not in taken:
-        yield BitmapAdd(node=node, name=target, granularity=fitting(world, node))
+        yield BitmapAdd(node=node, name=target)
     yield BitmapMerge(node=node, target=target, sources=(MergeSource(name=name),))
 
 
@@ -295,7 +294,7 @@ def _migrate(draw: st.DrawFn, draft: Draft) -> None:
     bitmaps = not seldom(draw, 6)
     if bitmaps and seldom(draw, 6):
         name = pick(draw, present(world))
-        draft.add(BitmapAdd(node=name, name=BITMAPS[-1], granularity=fitting(world, name)))
+        draft.add(BitmapAdd(node=name, name=BITMAPS[-1]))
     mapping = _mapping(draw, world, stuck) if bitmaps and mapped else None
     disks, all_drives = [], seldom(draw, 3)
     for name in present(world):

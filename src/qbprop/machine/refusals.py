@@ -18,7 +18,6 @@ from qbprop.machine.draws import (
     SECTOR,
     below,
     data,
-    fitting,
     named,
     pick,
     present,
@@ -140,8 +139,7 @@ def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
             unfit = [name for name in present(world) if not storable(world, name)]
             node = pick(draw, unfit or present(world))
             name = pick(draw, (good.name, BAD_BITMAPS[1]))
-            fits = fitting(world, node)
-            return replace(good, node=node, name=name, granularity=fits, persistent=True)
+            return replace(good, node=node, name=name, granularity=None, persistent=True)
         case 1:
             return replace(good, granularity=pick(draw, BAD_GRANULARITIES))
         case 2:

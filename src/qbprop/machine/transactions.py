@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from qbprop.machine.backups import backup
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_merge, by_name
-from qbprop.machine.draws import below, fitting, pick, seldom, sited
+from qbprop.machine.draws import below, pick, seldom, sited
 from qbprop.machine.jobs import held
 from qbprop.machine.refusals import refused_action
 from qbprop_model.operations import (
@@ -99,7 +99,7 @@ def _again(draw: st.DrawFn, world: World, node: str, name: str) -> Action:
     siblings = sorted({*(found.bitmaps if found else ()), name})
     cls = pick(draw, ("merge", *BY_NAME, "merge", "add"))
     if cls == "add":
-        return BitmapAdd(node=node, name=name, granularity=fitting(world, node))
+        return BitmapAdd(node=node, name=name)
     if isinstance(cls, str):
         target, source = pick(draw, siblings), name
         if seldom(draw, 2):

@@ -99,7 +99,7 @@ class CommitsLargeUnits(Rules):
 @wrong_rule("a commit copies clusters of the base")
 class CommitsClustersOfTheBase(Rules):
     def commit_cluster(self, base: Image) -> int:
-        return base.cluster_size
+        return max(512, base.cluster_size)
 
 
 @wrong_rule("a commit copies what is allocated, and nothing beside it")
