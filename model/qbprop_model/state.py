@@ -238,6 +238,11 @@ class State:
             if each.filters is None and self.mounted.get(each.image) == below
         ]
 
+    def above(self, node: str) -> list[str]:
+        """The disks that snapshots have put above a disk, at any height."""
+        found = self.overlays(node)
+        return [*found, *(each for name in found for each in self.above(name))]
+
     def settled_below(self, node: str) -> bool:
         """Whether nobody writes to what is below a disk, from the commit of this step on."""
         below = self.chain_names(self.nodes[node].image)[1:]

@@ -15,6 +15,7 @@ from qbprop_model.operations import (
     BitmapMerge,
     BitmapRemove,
     BlockdevBackup,
+    CloseDisk,
     CreateImage,
     ExportAdd,
     ExportDel,
@@ -23,6 +24,7 @@ from qbprop_model.operations import (
     JobCancel,
     Layer,
     MergeSource,
+    OpenDisk,
     OpenOutcomeError,
     Operation,
     ReadDirtyExtents,
@@ -164,6 +166,16 @@ def test_an_exported_disk_keeps_its_size_and_so_does_that_of_a_bitmap_far_away()
     for node, due in (("drive0", Reason.PERMISSION_DENIED), ("drive1", Reason.BITMAP_BUSY)):
         assert reason(world.apply(Resize(node=node, size=2 * SIZE))) is due
     assert reason(world.apply(Resize(node="drive1", size=100))) is Reason.SIZE_NOT_ALIGNED
+
+
+def test_whether_a_stored_bitmap_or_its_size_stops_a_resize_is_open() -> None:
+    far = export(ExportedBitmap(name="stored", node="drive1"))
+    again = (CloseDisk(node="device1"), OpenDisk(node="drive1"))
+    stored = BitmapAdd(node="drive1", name="stored", persistent=True)
+    endless = Resize(node="drive1", size=1 << 52)
+    assert reason(after(stored, far).apply(endless)) is Reason.SIZE_TOO_LARGE
+    with pytest.raises(OpenOutcomeError):
+        after(stored, *again, far).apply(endless)
 
 
 def test_a_bitmap_far_away_of_a_shorter_disk_is_clean_beyond_that() -> None:

@@ -38,6 +38,7 @@ from qbprop_model.operations import (
     Restart,
     Transaction,
     Write,
+    WriteCompressed,
     WriteZeroes,
 )
 from qbprop_model.world import World
@@ -332,6 +333,8 @@ def test_a_stream_ends_the_backing_file_in_the_header() -> None:
 
 
 TWICE = BlockdevSnapshot(node="drive2", overlay="drive1")
+PENDING = DriveBackup(node="drive1", target="target0", sync="full", auto_finalize=False)
+COMPRESSED = WriteCompressed(node="drive0", offset=0, length=0, fill=1)
 MIGRATE = Migrate(disks=(Opening(node="drive0", read_only=True), Opening(node="drive1")))
 
 
@@ -345,6 +348,8 @@ MIGRATE = Migrate(disks=(Opening(node="drive0", read_only=True), Opening(node="d
         ((), BlockdevSnapshot(node="drive0", overlay="drive2"), Reason.OVERLAY_UNSUPPORTED),
         ((), BlockCommit(job="job0", node="drive2", base="drive0"), Reason.ROOT_NOT_FOUND),
         ((), BlockStream(job="job0", node="drive2"), Reason.DEVICE_NOT_FOUND),
+        ((SNAPSHOT,), COMPRESSED, Reason.READ_ONLY),
+        ((SNAPSHOT, PENDING), COMPRESSED, Reason.PERMISSION_DENIED),
     ],
 )  # fmt: skip
 def test_refusals(before: tuple[Operation, ...], operation: Operation, due: Reason) -> None:

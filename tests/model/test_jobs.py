@@ -33,6 +33,7 @@ from qbprop_model.operations import (
     Resize,
     Transaction,
     Write,
+    WriteCompressed,
     WriteZeroes,
 )
 from qbprop_model.ranges import joined, minus, plus, total, within
@@ -245,6 +246,19 @@ def test_no_resize_beside_a_job(node: str, reason: Reason) -> None:
     refused = held().apply(Resize(node=node, size=SIZE)).refusal
     assert refused is not None
     assert refused.reason is reason
+
+
+def test_only_the_filter_on_top_is_written_to_compressed() -> None:
+    world = held(CreateImage(image="target1", layer=Layer(size=SIZE)), filter="filter0")
+    more: dict[str, Any] = {"mode": "existing", "job": "job1", "filter": "filter1"}
+    second = DriveBackup(node="drive0", target="target1", sync="none", **more)
+    assert world.apply(second).refusal is None
+    due = {"filter0": Reason.NOT_SUPPORTED}
+    for node in ("filter0", "filter1", "drive0"):
+        write = WriteCompressed(node=node, offset=0, length=CLUSTER, fill=1)
+        refused = world.apply(write).refusal
+        assert refused is not None
+        assert refused.reason is due.get(node, Reason.PERMISSION_DENIED)
 
 
 def group(**second: Any) -> World:

@@ -202,7 +202,9 @@ CASES: list[Case] = [
 ]
 
 HELD = backup(speed=1, max_workers=1, max_chunk=65536, filter="filter0")
+BESIDE = replace(HELD, target="target1", job="job1", filter="filter1")
 PENDING = backup(auto_finalize=False)
+OVER = replace(PENDING, node="drive1")
 ENDLESS = backup(sync="none", compress=True)
 FLIGHT = [DISK, image(), op.Write(node="drive0", offset=0, length=MIB, fill=1), HELD]
 """A job in flight."""
@@ -210,6 +212,11 @@ FLIGHT = [DISK, image(), op.Write(node="drive0", offset=0, length=MIB, fill=1), 
 CASES += [
     (Reason.PERMISSION_DENIED, "drive0", [*FLIGHT, op.Resize(node="drive0", size=512)]),
     (Reason.PERMISSION_DENIED, "drive0", [*FLIGHT, compressed(0, 65536)]),
+    (
+        Reason.PERMISSION_DENIED,
+        "filter1",
+        [*FLIGHT, image("target1"), BESIDE, compressed(0, 65536, "filter1")],
+    ),
     (
         Reason.DEVICE_IN_USE,
         "device0",
@@ -277,7 +284,9 @@ CASES += [
 RESTS: dict[op.Operation, dict[str, str]] = {
     HELD: {"job0": "running"},
     ENDLESS: {"job0": "running"},
+    BESIDE: {"job0": "running", "job1": "running"},
     PENDING: {"job0": "pending"},
+    OVER: {"job0": "pending"},
 }
 """Where the jobs come to rest that stay in flight."""
 
@@ -416,6 +425,12 @@ CASES += [
         [*FROZEN, op.Write(node="drive0", offset=0, length=1, fill=1)],
     ),
     (Reason.READ_ONLY, "", [*FROZEN, compressed(0, 65536)]),
+    (Reason.READ_ONLY, "", [*ABOVE, compressed(0, 65536)]),
+    (
+        Reason.PERMISSION_DENIED,
+        "drive0",
+        [*ABOVE, image(), OVER, compressed(0, 65536)],
+    ),
     (Reason.SIZE_NOT_POSITIVE, "", [*CLOSED, op.ResizeImage(node="drive0", size=0)]),
     (Reason.SIZE_NOT_ALIGNED, "", [*CLOSED, op.ResizeImage(node="drive0", size=1)]),
     (Reason.IMAGE_LOCKED, "", [DISK, offline("add")]),

@@ -200,7 +200,7 @@ def _(op: Write, world: State) -> Outcome:
 def _(op: WriteCompressed, world: State) -> Outcome:
     world.check_monitor()
     reached, entered = world.resolve(op.node, Reason.GUEST_NOT_FOUND)
-    if entered.filters is None and world.filters(reached):
+    if _unshared(world, reached):
         raise Refused(Reason.PERMISSION_DENIED, reached)
     if entered.read_only:
         raise Refused(Reason.READ_ONLY)
@@ -229,6 +229,14 @@ def _(op: WriteCompressed, world: State) -> Outcome:
         return Outcome(refusal=refused.refusal)
     _store(world, name, image, op)
     return Outcome()
+
+
+def _unshared(world: State, name: str) -> bool:
+    """Whether a job's filter, anywhere above a node, lets nobody else write to it (10.1)."""
+    disk = world.nodes[name].filters or name
+    own = world.filters(disk)
+    over = own if name == disk else own[: own.index(name)]
+    return bool(over) or any(map(world.filters, world.above(disk)))
 
 
 def _passes_unmap(world: State, name: str) -> bool:
@@ -298,7 +306,9 @@ def _(op: Resize, world: State) -> Outcome:
     if node.read_only:
         raise InvalidOperationError("a disk that is read-only keeps its size")
     inconsistent = [key for key, bitmap in node.bitmaps.items() if bitmap.inconsistent]
+    busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
     unloaded = world.unloaded(node)
+    stored = world.images[node.image].stored.keys()
     chain = world.chain(node.image)
     faults = world.faults.get(node.image)
     try:
@@ -307,12 +317,11 @@ def _(op: Resize, world: State) -> Outcome:
         if refused.refusal.reason is Reason.GROW_UNSUPPORTED and faults:
             raise OpenOutcomeError("which of two errors a resize meets first") from None
         known = refused.refusal.reason is Reason.SIZE_NOT_ALIGNED
-        if (inconsistent or unloaded) and not known:
+        if (inconsistent or unloaded or not stored.isdisjoint(busy)) and not known:
             raise OpenOutcomeError("whether a bitmap or its size stops a resize") from None
         raise
     if faults and not world.rules.writes_size_alone(chain, op.size):
         raise OpenOutcomeError("what a resize has done before it fails, or whether it does")
-    busy = [key for key, bitmap in node.bitmaps.items() if bitmap.busy]
     if sum(map(bool, (busy, inconsistent, unloaded))) > 1:
         raise OpenOutcomeError("which bitmap stops a resize")
     if busy:
