@@ -32,7 +32,7 @@ FAULTY: tuple[Request, ...] = (
 )
 ERRNOS: tuple[Errno, ...] = ("EIO", "ENOSPC")
 TIMES = (1, 1, 2, 1, 3, 0)
-HUGE = (1 << 36, (8 << 40) - 512, (8 << 40) + 65536, (16 << 40) - 512)
+HUGE = (1 << 40, (8 << 40) - 512, (8 << 40) + 65536, (16 << 40) - 512)
 
 
 def sizes(draw: st.DrawFn, cluster: int, largest: int) -> int:
