@@ -8,8 +8,8 @@ import pytest
 from tests.campaign.findings import count_finding, flushes, reply_finding
 
 from qbprop.campaign.book import Book, Entry
-from qbprop.campaign.certificate import REPLAYS, Examples, Play
-from qbprop.campaign.confirmation import Confirmation, confirm, confirm_as_met
+from qbprop.campaign.certificate import REPLAYS, Certificate, Examples, Play
+from qbprop.campaign.confirmation import Confirmation, confirm, confirm_patiently
 from qbprop.findings import Finding
 from qbprop.trace import Header
 from qbprop_model.operations import InvalidOperationError
@@ -48,13 +48,22 @@ def test_a_hang_that_has_become_a_slow_operation_is_kept_as_it_was_met(tmp_path:
         book.meet(count_finding(trace), history=(), stderr="", seconds=1.0, known=False)
     (entry,) = book.entries.values()
     assert entry.trace.examples == (flushes(3),)
-    turns = cycle([True, False, True])
-    shown = confirm_as_met(entry, shown_if(lambda _: next(turns)))
+    finding = count_finding(flushes(3))
+    sure = Confirmation((flushes(3),), finding, Certificate(REPLAYS, REPLAYS))
+    turns = cycle([False, True, False, True])
+    shown = confirm_patiently(entry, sure, shown_if(lambda _: next(turns)))
     assert shown.examples == (flushes(6),)
     assert (shown.certificate.disagreed, shown.certificate.replays) == (2, 3)
-    never = confirm_as_met(entry, shown_if(lambda _: False))
+    never = confirm_patiently(entry, sure, shown_if(lambda _: False))
     assert never.rate == 0.0
     assert never.finding.trace == flushes(6)
+    assert confirm_patiently(entry, sure, shown_if(lambda _: True)) is sure
+
+
+def test_a_hang_that_hasty_replays_never_get_to_is_kept_as_it_was_met(tmp_path: Path) -> None:
+    unseen = Confirmation((flushes(6),), count_finding(flushes(6)), Certificate(REPLAYS, 0))
+    patient = confirm_patiently(entry_of(tmp_path), unseen, shown_if(lambda _: True))
+    assert patient.rate == 1.0
 
 
 def test_a_finding_that_needs_history_keeps_the_examples_it_needs(tmp_path: Path) -> None:

@@ -71,8 +71,20 @@ def confirm(
     return _Confirming(entry, fresh, reused, exact or fresh, seconds, sensible, told).run()
 
 
-def confirm_as_met(entry: Entry, play: Play) -> Confirmation:
-    """A hang as it was met: made simpler, it has become an operation that is slow, no more."""
+def confirm_patiently(
+    entry: Entry,
+    confirmed: Confirmation,
+    play: Play,
+    told: Callable[[str], None] = lambda _: None,
+) -> Confirmation:
+    """What hasty replays have ``confirmed`` of a hang, if it is one for ``play``, which has time.
+
+    Else the hang is told of as it was met: made simpler, it has become an operation that is slow,
+    no more; or the hasty replays took one before it for a hang.
+    """
+    if confirmed.certificate.disagreed and play(confirmed.examples) is not None:
+        return confirmed
+    told("replaying it as it was met")
     examples = (entry.met.trace,)
     shown = [play(examples) for _ in range(HANG_REPLAYS)]
     same = [found for found in shown if found is not None and found.id == entry.record.id]

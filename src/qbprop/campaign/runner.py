@@ -19,7 +19,7 @@ from qbprop.autopsy import Autopsy, as_before
 from qbprop.campaign.beside import Beside
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Examples
-from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm, confirm_as_met
+from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm, confirm_patiently
 from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.database import open_database
 from qbprop.campaign.exhaustive import Exhaustive
@@ -285,9 +285,8 @@ class Campaign:
                 told=told,
             )
         patient = partial(self._play_fresh, self._lab.timeout, locate)
-        if hangs and patient(confirmed.examples) is None:
-            told("replaying it as it was met")
-            confirmed = confirm_as_met(entry, patient)
+        if hangs:
+            confirmed = confirm_patiently(entry, confirmed, patient, told)
         certificate = confirmed.certificate
 
         def accompany(entry: Entry, folder: Path) -> None:
