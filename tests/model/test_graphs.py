@@ -334,6 +334,7 @@ def test_a_stream_ends_the_backing_file_in_the_header() -> None:
 
 TWICE = BlockdevSnapshot(node="drive2", overlay="drive1")
 PENDING = DriveBackup(node="drive1", target="target0", sync="full", auto_finalize=False)
+NAMELESS = BlockdevBackup(node="drive1", target="target0", sync="full", job=None)
 COMPRESSED = WriteCompressed(node="drive0", offset=0, length=0, fill=1)
 MIGRATE = Migrate(disks=(Opening(node="drive0", read_only=True), Opening(node="drive1")))
 
@@ -365,6 +366,7 @@ def test_refusals(before: tuple[Operation, ...], operation: Operation, due: Reas
     [
         ((SNAPSHOT,), BlockdevBackup(node="drive0", target="target0", sync="full")),
         ((SNAPSHOT, COMMIT), BlockdevBackup(node="drive1", target="target0", sync="full")),
+        ((SNAPSHOT, COMMIT), NAMELESS),
         ((SNAPSHOT, COMMIT), BlockStream(job="job0", node="drive1")),
         ((SNAPSHOT, COMMIT), Resize(node="drive0", size=512)),
         ((SNAPSHOT, ExportAdd(export="export0", node="drive0")), Resize(node="drive0", size=512)),

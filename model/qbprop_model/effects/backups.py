@@ -117,6 +117,7 @@ def start_backup(op: Backup, world: State) -> str:
         check_filter(op.filter, world)
     if op.max_chunk and op.max_chunk < cluster:
         raise Refused(Reason.CHUNK_TOO_SMALL, str(cluster))
+    check_chain(world, name)
     try:
         job_id = choose_id(op, name, world)
     except Refused:
@@ -132,7 +133,6 @@ def start_backup(op: Backup, world: State) -> str:
         raise OpenOutcomeError("how far the job gets at that speed")
     if world.vague.intersection(world.chain_names(node.image)):
         raise OpenOutcomeError("a backup of bytes that are open")
-    check_chain(world, name)
     source = world.chain(node.image)
     blind = world.blind(name)
     copied = rules.copy_set(sync, cluster, source, found, blind=blind is not None)
