@@ -45,6 +45,28 @@ class GraphRules(BitmapRules, DiskRules):
         rounded = (outward(cluster, *each) for each in self.owned(layers, size))
         return within(joined(rounded), 0, size)
 
+    def redundant(self, layers: Chain, base: Chain, ranges: Ranges) -> Ranges:
+        """The zeroes among ``ranges`` that a base need not get which is nothing but zeroes (9).
+
+        Raises OpenOutcomeError where QEMU may see that one of the two is zero, or may not.
+        """
+        size, cluster = base[0].size, self.commit_cluster(base[0])
+        if not only_zeroes(list(self.visible(base, 0, size))):
+            return ()
+        units = [
+            (s, min(s + cluster, end)) for start, end in ranges for s in range(start, end, cluster)
+        ]
+        kinds = {
+            unit: [kind for *_, kind in self.status((*layers, *base), *unit)] for unit in units
+        }
+        zeroes = [unit for unit in units if Alloc.DATA not in kinds[unit]]
+        plain = all(kinds[unit] == [Alloc.ZERO] for unit in zeroes)
+        if zeroes and not (
+            plain and {kind for *_, kind in self.status(base, 0, size)} <= {Alloc.ZERO}
+        ):
+            raise OpenOutcomeError("whether a commit sees that zeroes meet zeroes")
+        return joined(zeroes)
+
     def commit(
         self, layers: Chain, base: Chain, ranges: Ranges, *, detects_zeroes: bool = False
     ) -> Image:

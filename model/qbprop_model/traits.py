@@ -31,6 +31,8 @@ class Traits:
     ``graph_waits``: no node can be opened, closed or looked into with HMP ``qemu-io`` while a
     request is in flight, so that no guest's write can be held (7.3).
     ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
+    ``commit_skips_zeroes``: a commit writes no zeroes to a base that is nothing but zeroes, unless
+    that has ``detect-zeroes=unmap`` (9).
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     ``human_monitor_command``: there is a human monitor, which adds drives, writes compressed data
     and holds writes (10.1); a storage daemon has none.
@@ -47,6 +49,7 @@ class Traits:
     discards_split: bool = True
     graph_waits: bool = False
     filter_end_flushes: bool = False
+    commit_skips_zeroes: bool = False
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True
     human_monitor_command: bool = True

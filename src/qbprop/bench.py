@@ -7,7 +7,6 @@ from pathlib import Path
 
 from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.findings import Finding
-from qbprop.hazards import known_hazards
 from qbprop.lab import Lab
 from qbprop.machine.core import MachineBase
 from qbprop.qemu.binaries import find_binaries
@@ -42,7 +41,7 @@ class Bench:
             lab = Lab(find_binaries(self._qemu))
             self._session = self._stack.enter_context(lab.session())
             self._known = known_ids(shipped_known(), self._session.driver.version)
-            self._session.shunned = known_hazards(self._known)
+            self._session.know(self._known)
         return self._session
 
     def close(self) -> None:

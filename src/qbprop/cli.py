@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
+from qbprop.campaign.known import known_ids, shipped_known
 from qbprop.cli_base import CROSS, QEMU, QEMUS, Exit, fail, reporting
 from qbprop.cli_corpus import show_corpus
 from qbprop.cli_export import export
@@ -315,8 +316,9 @@ def replay(
         others = tuple(map(find_binaries, cross))
         lab = Lab(find_binaries(*qemus or (None,)), others=others)
         with lab.session() as session:
-            session.explain = True
-            click.echo(f"QEMU {session.driver.version}, guest I/O by {session.driver.transport}")
+            session.explain, driver = True, session.driver
+            session.know(known_ids(shipped_known(), driver.version, driver.features))
+            click.echo(f"QEMU {driver.version}, guest I/O by {driver.transport}")
             try:
                 finding = play(
                     session,

@@ -200,9 +200,14 @@ class Hazards:
         if not filters.isdisjoint(exported):
             self.see(None, (*self.active, EXPORTED_FILTER), world, world)
 
-    def explains(self, kind: str) -> Hazard | None:
-        """The hazard that a finding of this kind is named after, if any."""
-        return next((hazard for hazard in self.active if kind in hazard.kinds), None)
+    def explains(self, kind: str, known: Collection[str]) -> Hazard | None:
+        """The hazard that a finding of this kind is named after, if any.
+
+        One of which that is ``known`` comes before one that nobody has seen to do that.
+        """
+        able = [hazard for hazard in self.active if kind in hazard.kinds]
+        seen = (hazard for hazard in able if hazard.identity(kind) in known)
+        return next(seen, next(iter(able), None))
 
     def provoked(
         self, operation: Operation, expected: Expectation, before: World

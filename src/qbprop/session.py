@@ -18,7 +18,7 @@ from qbprop.findings import (
     ImageCheckFinding,
     normalise,
 )
-from qbprop.hazards import Hazard, Hazards
+from qbprop.hazards import Hazard, Hazards, known_hazards
 from qbprop.qemu.driver import Driver
 from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
@@ -145,6 +145,7 @@ class Session:
         self.world = self.new_world()
         self.shunned: frozenset[Hazard] = frozenset()
         """Hazards that the QEMU at hand is known to fall for."""
+        self._known: frozenset[str] = frozenset()
         self.trace: list[Operation] = []
         self.observed: Observation | None = None
         """What came of the last operation, unless QEMU was gone."""
@@ -157,6 +158,10 @@ class Session:
     def new_world(self) -> World:
         """An empty World of the QEMU at hand."""
         return World(self.rules, *(each.traits for each in self.driver.every_features))
+
+    def know(self, ids: Collection[str]) -> None:
+        """These findings are known of the QEMU at hand."""
+        self._known, self.shunned = frozenset(ids), known_hazards(ids)
 
     def begin(self) -> None:
         """Start an example: QEMU as good as new, an empty World."""
@@ -201,7 +206,7 @@ class Session:
         name = step_name(operation, expected)
         self.trace.append(operation)
         self.observed = None
-        patience = self.patience(self._hazards.explains(HangFinding.kind))
+        patience = self.patience(self._hazards.explains(HangFinding.kind, self._known))
         with self._patient(patience), self._living(name, _due(expected)):
             digests = expected.digests
             observation = self.driver.start(operation, digests, rests(expected))
@@ -344,7 +349,7 @@ class Session:
     def _placed(self, finding: Finding) -> Finding:
         if self.explain and finding.bitmap is not None:
             self._explain(finding, *finding.bitmap)
-        hazard = self._hazards.explains(finding.kind)
+        hazard = self._hazards.explains(finding.kind, self._known)
         if hazard is not None:
             finding.symptom = finding.title
             finding.operation, finding.aspect = hazard.label, ""

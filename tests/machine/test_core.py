@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from qbprop.findings import ContentsFinding, Finding
-from qbprop.hazards import EMPTY_MERGE, HAZARDS, known_hazards
+from qbprop.hazards import DRAINED, EMPTY_MERGE, HAZARDS, TWO_BACKUPS, Hazards, known_hazards
 from qbprop.lab import Lab
 from qbprop.machine.core import MachineBase
 from qbprop.qemu.binaries import find_binaries
@@ -91,3 +91,12 @@ def test_a_hazard_is_known_by_any_of_its_findings() -> None:
     assert known_hazards({"no such id"}) == frozenset()
     labels = [hazard.label for hazard in HAZARDS]
     assert len(set(labels)) == len(labels)
+
+
+def test_a_finding_is_named_after_what_is_known_to_bring_it() -> None:
+    met = Hazards(active=(TWO_BACKUPS, DRAINED))
+    known = {DRAINED.identity("hang")}
+    assert met.explains("hang", known) is DRAINED
+    assert met.explains("hang", ()) is TWO_BACKUPS
+    assert met.explains("count", known) is TWO_BACKUPS
+    assert Hazards(active=(DRAINED,)).explains("count", known) is None

@@ -11,7 +11,9 @@ from qbprop_model.operations import (
     Abort,
     AddDisk,
     BitmapAdd,
+    BlockCommit,
     BlockdevBackup,
+    BlockdevSnapshot,
     CreateImage,
     Discard,
     DriveBackup,
@@ -51,6 +53,7 @@ NEW = Traits(
     unmap_needs_discard=True,
     graph_waits=True,
     filter_end_flushes=True,
+    commit_skips_zeroes=True,
 )
 
 DATA = (Pattern(offset=0, length=SIZE, stamp=1),)
@@ -267,3 +270,37 @@ def test_data_is_surely_allocated_by_whoever_it_is_copied() -> None:
         Alloc.DATA,
         Alloc.DATA_OR_ZERO,
     ]
+
+
+def committed(traits: Traits, layer: Layer, **base: Any) -> int:
+    """Bytes that are dirty in a base into which a cluster of zeroes and one of data went."""
+    return (
+        last(
+            traits,
+            AddDisk(node="drive1", layers=(layer,), **base),
+            BitmapAdd(node="drive1", name="a"),
+            AddDisk(node="drive2", layers=(EMPTY,)),
+            WriteZeroes(node="drive2", offset=0, length=CLUSTER),
+            Write(node="drive2", offset=2 * CLUSTER, length=1, stamp=2),
+            BlockdevSnapshot(node="drive1", overlay="drive2"),
+            BlockCommit(job="job0", node="drive2", base="drive1"),
+        )
+        .bitmaps["drive1"]["a"]
+        .count
+    )
+
+
+EMPTY = Layer(size=SIZE)
+RAW = Layer(size=SIZE, format="raw")
+UNMAPS: dict[str, Any] = {"discard": "unmap", "detect_zeroes": "unmap"}
+
+
+def test_whether_a_commit_writes_zeroes_to_zeroes() -> None:
+    full = Layer(size=SIZE, data=(Pattern(offset=SIZE - 512, length=512, stamp=1),))
+    assert committed(Traits(), EMPTY) == 2 * CLUSTER
+    assert committed(NEW, EMPTY) == CLUSTER
+    assert committed(NEW, EMPTY, **UNMAPS) == 2 * CLUSTER
+    assert committed(NEW, full) == 2 * CLUSTER
+    assert committed(Traits(), RAW) == 2 * CLUSTER
+    with pytest.raises(OpenOutcomeError, match="zeroes meet zeroes"):
+        committed(NEW, RAW)

@@ -21,7 +21,7 @@ from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.campaign.runner import Campaign, Options
 from qbprop.campaign.watch import patience
 from qbprop.findings import Finding
-from qbprop.hazards import Hazard, known_hazards
+from qbprop.hazards import Hazard
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.profiles import DEFAULT_PROFILE, SIZES
@@ -55,8 +55,7 @@ class _Hurried(Session):
 
     def __init__(self, driver: Driver, rules: Rules, known: Collection[str]) -> None:
         super().__init__(driver, rules)
-        self.shunned = known_hazards(known)
-        self._known = known
+        self.know(known)
 
     def patience(self, hazard: Hazard | None) -> float:
         return patience(hazard, self._known, self.driver.timeout)

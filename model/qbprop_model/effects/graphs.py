@@ -15,7 +15,7 @@ from qbprop_model.operations import (
     InvalidOperationError,
     OpenOutcomeError,
 )
-from qbprop_model.ranges import total
+from qbprop_model.ranges import minus, total
 from qbprop_model.state import Node, Outcome, State
 
 
@@ -73,10 +73,14 @@ def _(op: BlockCommit, world: State) -> Outcome:
     reopen(world, op.base, read_only=False)
     grow(world, op.base, layers[0].size)
     below = world.chain(base.image)
+    written = ranges
+    if world.traits.commit_skips_zeroes and base.detect_zeroes != "unmap":
+        for zeroes in world.rules.redundant(layers, below, ranges):
+            written = minus(written, *zeroes)
     detects = base.detect_zeroes != "off"
-    image = world.rules.commit(layers, below, ranges, detects_zeroes=detects)
+    image = world.rules.commit(layers, below, written, detects_zeroes=detects)
     world.images[base.image] = image
-    touch(world, op.base, ranges)
+    touch(world, op.base, written)
     length = total(ranges)
     world.ends[op.job] = JobEnd(length, length, kind="commit")
     ready = ("created", "running", NOISE, "ready", "READY", READY_NOISE)

@@ -38,7 +38,7 @@ from qbprop.errors import QbpropError
 from qbprop.export.folder import export_finding
 from qbprop.export.story import ExportError
 from qbprop.findings import Finding, HangFinding
-from qbprop.hazards import Hazard, known_hazards
+from qbprop.hazards import known_hazards
 from qbprop.lab import Lab
 from qbprop.machine import BlockMachine
 from qbprop.machine.core import MachineBase
@@ -108,17 +108,17 @@ def known_to(driver: Driver, known: Iterable[KnownFinding]) -> dict[str, str]:
     }
 
 
-def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> frozenset[Hazard]:
-    """Note in a summary which QEMU is tested, how, and what is not; the hazards to be shunned."""
-    shunned = known_hazards(known_to(driver, options.known))
-    summary.skipped = list(skipped(driver, shunned, options.focus))
+def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> dict[str, str]:
+    """Note in a summary which QEMU is tested, how, and what is not; what is known of it, by id."""
+    known = known_to(driver, options.known)
+    summary.skipped = list(skipped(driver, known_hazards(known), options.focus))
     tested = zip((lab.binaries, *lab.others), driver.every_features, strict=True)
     summary.qemus = [
         QemuRecord(version=features.version, path=str(binaries.system))
         for binaries, features in tested
     ]
     summary.guest_io = driver.transport
-    return shunned
+    return known
 
 
 class Campaign:
@@ -204,8 +204,8 @@ class Campaign:
 
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
-        session.shunned = tell_qemu(summary, self._lab, driver, self.options)
-        known = known_to(driver, self.options.known)
+        known = tell_qemu(summary, self._lab, driver, self.options)
+        session.know(known)
         self._watch.known_ids = frozenset(known)
         self._watch.hidden |= known.keys()
         header = self._header(driver)

@@ -43,6 +43,7 @@ class Features:
     discards_split: bool
     graph_waits: bool
     filter_end_flushes: bool
+    commit_skips_zeroes: bool
     copy_before_write: bool
     migrate: bool
     bitmap_mapping: bool
@@ -281,6 +282,13 @@ TABLE = (
         # Seen where this is, from 10.0 on; to see it otherwise takes a disk with faults.
         _argument("blockdev-backup", "discard-source"),
         "it flushes nothing",
+    ),
+    Feature(
+        "commit_skips_zeroes",
+        "a commit writes no zeroes to a base that is nothing but zeroes",
+        # Both came in one series of changes to QEMU.
+        _argument("blockdev-mirror", "target-is-zero"),
+        "it writes them",
     ),
     Feature(
         "copy_before_write",
