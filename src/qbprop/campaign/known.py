@@ -97,6 +97,16 @@ def known_ids(
     return {entry.id: entry.title for entry in entries if entry.concerns(version, features)}
 
 
+def known_to(qemus: Iterable[Features], entries: Iterable[KnownFinding]) -> dict[str, str]:
+    """Titles by id of the entries that concern any of several QEMUs."""
+    every = tuple(entries)
+    return {
+        key: title
+        for features in qemus
+        for key, title in known_ids(every, features.version, features).items()
+    }
+
+
 def _within(version: str, wanted: str) -> bool:
     """Whether a version begins like ``wanted``, or lies in the range that it is."""
     first, dots, last = wanted.partition("..")

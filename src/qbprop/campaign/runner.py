@@ -3,7 +3,7 @@
 import secrets
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from qbprop.campaign.database import open_database
 from qbprop.campaign.exhaustive import Exhaustive
 from qbprop.campaign.folder import concluding, unwritable
 from qbprop.campaign.growth import Growth
-from qbprop.campaign.known import KnownFinding, known_ids
+from qbprop.campaign.known import KnownFinding, known_to
 from qbprop.campaign.machine import describe_machine
 from qbprop.campaign.memory import resident
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
@@ -98,19 +98,9 @@ def open_summary(options: Options, *, jobs: int = 1) -> Summary:
     return summary
 
 
-def known_to(driver: Driver, known: Iterable[KnownFinding]) -> dict[str, str]:
-    """Titles by id of what is known of any of the QEMUs that are tested."""
-    entries = tuple(known)
-    return {
-        key: title
-        for features in driver.every_features
-        for key, title in known_ids(entries, features.version, features).items()
-    }
-
-
 def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> dict[str, str]:
     """Note in a summary which QEMU is tested, how, and what is not; what is known of it, by id."""
-    known = known_to(driver, options.known)
+    known = known_to(driver.every_features, options.known)
     summary.skipped = list(skipped(driver, known_hazards(known), options.focus))
     tested = zip((lab.binaries, *lab.others), driver.every_features, strict=True)
     summary.qemus = [
@@ -186,7 +176,7 @@ class Campaign:
         return Beside(
             session,
             tuple(Session(driver, options.rules) for driver in drivers),
-            tuple(frozenset(known_to(driver, options.known)) for driver in drivers),
+            tuple(frozenset(known_to(driver.every_features, options.known)) for driver in drivers),
             summary.differences,
             options.out,
             self._header(session.driver),

@@ -5,16 +5,7 @@ from collections.abc import Iterator
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME
-from qbprop.machine.draws import (
-    SECTOR,
-    Draft,
-    byte_range,
-    named,
-    pick,
-    present,
-    seldom,
-    sited,
-)
+from qbprop.machine.draws import SECTOR, Draft, byte_range, named, pick, present, seldom, sited
 from qbprop.machine.guest import few
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.exports import Export
@@ -48,8 +39,7 @@ def exports(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     scratch = draft.world
     filters = [name for name in FILTERS if name in scratch.nodes]
     if filters and seldom(draw, 4):
-        node = pick(draw, filters)
-        draft.add(BitmapAdd(node=node, name=BITMAPS[0]))
+        draft.add(BitmapAdd(node=pick(draw, filters), name=BITMAPS[0]))
     if not scratch.exports or (len(scratch.exports) < len(EXPORTS) and seldom(draw, 2)):
         draft.add(export_add(draw, scratch))
     for _ in range(pick(draw, (1, 2, 3))):

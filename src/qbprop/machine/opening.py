@@ -293,8 +293,7 @@ def _migrate(draw: st.DrawFn, draft: Draft) -> None:
     mapped = world.engines[0].mapped or seldom(draw, 3) or bool(stuck and seldom(draw, 2))
     bitmaps = not seldom(draw, 6)
     if bitmaps and seldom(draw, 6):
-        name = pick(draw, present(world))
-        draft.add(BitmapAdd(node=name, name=BITMAPS[-1]))
+        draft.add(BitmapAdd(node=pick(draw, present(world)), name=BITMAPS[-1]))
     mapping = _mapping(draw, world, stuck) if bitmaps and mapped else None
     disks, all_drives = [], seldom(draw, 3)
     for name in present(world):
