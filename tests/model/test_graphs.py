@@ -131,6 +131,8 @@ class NaiveDisk:
         hidden = self.base is not None and len(self.base.data) > old
         self.data = np.append(self.data, np.zeros(size - old, np.uint8))
         self.own = np.append(self.own, np.zeros(size - old, np.bool_))
+        edge = -(-old // self.cluster) * self.cluster
+        self.own[old:edge] = self.own[old - 1]
         if hidden:
             self.take(old, np.zeros(size - old, np.uint8))
 
@@ -204,6 +206,11 @@ LOW = Write(node="drive0", offset=0, length=70_000, fill=1)
     ],
 )
 @example((51200, 102400, 102400), (4096, 512, 4096), [LOW, SNAPSHOT, ABOVE, STREAMS[1]])
+@example(
+    (512, 70144, 70656),
+    (512, 4096, 512),
+    [SNAPSHOT, WriteZeroes(node="drive1", offset=0, length=70_000), ABOVE, COMMITS[1]],
+)
 def test_bytes_and_bits(
     sizes: tuple[int, ...], grains: tuple[int, ...], operations: list[Operation]
 ) -> None:
