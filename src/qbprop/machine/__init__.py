@@ -46,8 +46,9 @@ class BlockMachine(MachineBase):
     """
 
     subjects: ClassVar[tuple[str | None, ...]] = (
-        *(None, None, None, None, None, "jobs", "layers", "jobs"),
-        *("bitmaps", "jobs", "storage", "graphs", "layers", "backups", "storage", "jobs", "graphs"),
+        *(None, None, None, None, None, "jobs", "bitmaps", "layers", "jobs", "backups"),
+        *("bitmaps", "jobs", "storage", "graphs", "layers", "bitmaps", "backups", "storage"),
+        *("jobs", "graphs", "graphs"),
     )
     """What examples keep to, None for no subject at all; the first one is the simplest."""
 

@@ -79,6 +79,16 @@ def sited(world: State) -> list[str]:
     return [name for name in present(world) if world.nodes[name].bitmaps]
 
 
+def recorded(world: State) -> list[str]:
+    """The disks that guests can write to and that have bitmaps which record that."""
+    return [
+        name
+        for name in sited(world)
+        if not world.nodes[name].read_only
+        and any(bitmap.recording for bitmap in world.nodes[name].bitmaps.values())
+    ]
+
+
 def grains(world: State, node: Node) -> list[int]:
     """Sizes in bytes whose multiples are edges of something on this node."""
     image = world.images[node.image]

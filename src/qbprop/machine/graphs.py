@@ -26,7 +26,7 @@ from qbprop_model.operations import (
 )
 from qbprop_model.world import World
 
-ENDS = ("stream", "commit", "commit", "stream", "close", "commit", "kill")
+ENDS = ("stream", "commit", "commit", "stream", "commit", "close", "commit", "kill")
 """What becomes of an overlay."""
 
 
@@ -64,15 +64,15 @@ def stacked(world: World) -> list[str]:
 def possible(world: World) -> bool:
     """Whether there is a disk to put another one above, or one that is above another."""
     count = len(plain(world))
-    return count > 1 or (count == 1 and bool(stacked(world) or empty_slots(world)))
+    return count > 1 or (count == 1 and bool(stacked(world) or empty_slots(world) or world.closed))
 
 
 def graphs(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """A disk gets an overlay, which is written to; overlays are committed, streamed, closed."""
     draft = Draft(world)
-    for _ in range(pick(draw, (2, 1, 3))):
+    for _ in range(pick(draw, (4, 2, 6))):
         tops = stacked(draft.world)
-        match pick(draw, ("end", "deeper", "deeper", "end", "another")) if tops else "another":
+        match pick(draw, ("end", "deeper", "deeper", "another")) if tops else "another":
             case "end":
                 _end(draw, draft, pick(draw, tops))
             case "deeper":
@@ -84,7 +84,10 @@ def graphs(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def _snapshot(draw: st.DrawFn, draft: Draft, node: str) -> None:
-    """A disk gets an overlay, mostly a new one of about its size; both have bitmaps."""
+    """A disk gets an overlay, mostly a new one of about its size; both have bitmaps.
+
+    Where no disk is left it is one that was closed.
+    """
     world = draft.world
     others = [name for name in fit(world) if name != node]
     if empty_slots(world) and (not others or not seldom(draw, 3)):
@@ -94,6 +97,10 @@ def _snapshot(draw: st.DrawFn, draft: Draft, node: str) -> None:
             top = Layer(size=top.size)
         draft.add(replace(disk, layers=(top,)))
         others = [disk.node]
+    elif not others and world.closed:
+        name = pick(draw, world.closed)
+        draft.add(replace(open_disk(draw, world, name, read_only=False), drive=None))
+        others = [each for each in fit(world) if each == name]
     if not others:
         return
     overlay = pick(draw, others)
@@ -132,7 +139,7 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     job = pick(draw, JOBS if seldom(draw, 12) else free or JOBS)
     match pick(draw, ENDS) if world.settled_below(top) else "close":
         case "commit" if bases:
-            base = pick(draw, bases)
+            base = pick(draw, (bases[-1], *bases))
             between = tuple(bases[: bases.index(base)])
             draft.add(BlockCommit(job=job, node=top, base=base, between=between))
             draft.add(*_whole(world, base), *_requests(draw, world, base))

@@ -16,6 +16,7 @@ from qbprop.machine.draws import (
     named,
     pick,
     present,
+    recorded,
     seldom,
 )
 from qbprop_model.bitmap import ceil_div
@@ -40,8 +41,8 @@ KINDS = ("write", "write", "write", "zeroes", "discard", "read", "flush")
 
 
 def request(draw: st.DrawFn, world: World, name: str | None = None) -> Operation:
-    """One guest request, to the disk ``name`` or to any."""
-    name = pick(draw, present(world)) if name is None else name
+    """One guest request, to the disk ``name`` or to any, mostly one whose bitmaps record it."""
+    name = pick(draw, present(world) + 2 * recorded(world)) if name is None else name
     node, ref = world.nodes[name], named(draw, world, name)
     kind = pick(draw, KINDS)
     if kind == "flush":
