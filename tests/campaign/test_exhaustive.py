@@ -37,6 +37,7 @@ def test_its_backup_is_held() -> None:
     assert world.jobs[exhaustive.JOB].active
 
 
+@pytest.mark.needs("blockdev_backup_x_perf")
 @pytest.mark.usefixtures("short")
 def test_all_are_performed_and_it_goes_on_where_it_was(tmp_path: Path) -> None:
     options: dict[str, Any] = {"exhaustive": True, "seed": None}

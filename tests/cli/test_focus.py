@@ -4,11 +4,12 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from tests.cli.run import start_qbprop
 
 CAMPAIGNS = {
     "layers": ({"write_compressed", "resize"}, {"transaction.bitmap_remove", "rebase_image"}),
-    "bitmaps": ({"bitmap_merge", "resize"}, {"block_commit", "rebase_image"}),
+    "bitmaps": ({"bitmap_merge", "resize"}, {"block_commit", "write_compressed"}),
     "storage": ({"close_disk", "restart"}, {"write_compressed"}),
     "graphs": ({"blockdev_snapshot", "block_commit"}, {"write_compressed"}),
     "jobs,layers": ({"job_pause", "write_compressed"}, {"transaction.bitmap_remove"}),
@@ -16,6 +17,7 @@ CAMPAIGNS = {
 """What succeeds in a campaign with these subjects, and what does not."""
 
 
+@pytest.mark.needs("blockdev_backup_x_perf")
 def test_examples_keep_to_the_subjects_that_are_asked_for(tmp_path: Path) -> None:
     def succeeded(focus: str) -> set[str]:
         words = ("--focus", focus, "--seed", "3", "--max-examples", "40", "--max-time", "10m")

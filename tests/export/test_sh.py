@@ -22,6 +22,7 @@ from qbprop.export.story import About, ExportError, tell
 from qbprop.findings import KINDS
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
+from qbprop.qemu.features import Features
 from qbprop.replay import play
 from qbprop.trace import Trace, read_trace
 from qbprop_model.data import Stamp
@@ -82,9 +83,25 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sh, "PATIENCE", 2)
 
 
+def judged(kind: str, features: Features) -> int:
+    """The end of a script that finds no bug; before 6.1 qemu-img tells no allocations."""
+    return UNTRIED if kind == "image-check" and not features.blockdev_reopen else BEHAVES
+
+
+def check_possible(lab: Lab, trace: Trace) -> None:
+    """Leave out the test of a trace that holds what this QEMU cannot do, or tell."""
+    finding = trace.header.finding
+    with lab.driver() as driver:
+        if not all(map(driver.can_perform, trace.examples[-1])):
+            pytest.skip("this QEMU has not all that it takes")
+        if finding is not None and judged(finding.kind, driver.features) == UNTRIED:
+            pytest.skip("this qemu-img does not tell what an image has of its own")
+
+
 @pytest.mark.parametrize("path", WRONG, ids=lambda path: path.stem)
 def test_a_wrong_rule_is_contradicted_and_a_right_one_is_not(lab: Lab, path: Path) -> None:
     trace = read_trace(path)
+    check_possible(lab, trace)
     with VARIANTS[path.stem].active() as rules:
         wrong = export_sh(lab, trace, rules)
     assert (wrong.due, wrong.code) == (BUG, BUG), wrong.output
@@ -97,6 +114,7 @@ def test_no_operation_can_be_left_out(lab: Lab, path: Path) -> None:
     trace = read_trace(path)
     named = trace.header.finding
     assert named is not None
+    check_possible(lab, trace)
     with VARIANTS[path.stem].active() as rules, lab.session(rules) as session:
         found = play(session, trace.examples)
         assert found is not None
@@ -131,13 +149,14 @@ def test_a_bug_of_qemu_is_there(lab: Lab, path: Path) -> None:
 @pytest.mark.parametrize("transport", ["nbd", "hmp"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_check_fails_where_qemu_does_as_the_model_says(
-    lab: Lab, kind: str, transport: Transport
+    lab: Lab, features: Features, kind: str, transport: Transport
 ) -> None:
     story = tell([HEALTHY, HEALTHY[:3]], kind)
     code, output = run(render(story, ABOUT, transport), lab.binaries)
-    assert code == BEHAVES, output
+    assert code == judged(kind, features), output
 
 
+@pytest.mark.needs("blockdev_backup_x_perf")
 @pytest.mark.parametrize("transport", ["nbd", "hmp"])
 @pytest.mark.parametrize("kind", ["jobs", "count", "contents", "image-check"])
 @pytest.mark.parametrize("length", [6, 9, 11])
@@ -155,6 +174,7 @@ def test_jobs_in_flight_are_waited_for_and_ended(
     assert code == BEHAVES, output
 
 
+@pytest.mark.needs("blockdev_backup_x_perf")
 @pytest.mark.parametrize("length", [4, 5, 6])
 def test_a_job_that_stops_at_an_error_is_waited_for(lab: Lab, length: int) -> None:
     story = tell([STOPPED[:length]], "jobs")
@@ -177,10 +197,12 @@ def test_a_job_in_another_state_is_the_bug(lab: Lab) -> None:
 
 @pytest.mark.parametrize("transport", ["nbd", "hmp"])
 @pytest.mark.parametrize("kind", ["reply", "fields", "dirty-set", "image-check"])
-def test_exports_are_made_and_left(lab: Lab, kind: str, transport: Transport) -> None:
+def test_exports_are_made_and_left(
+    lab: Lab, features: Features, kind: str, transport: Transport
+) -> None:
     story = tell([EXPORTED, EXPORTED], kind)
     code, output = run(render(story, ABOUT, transport), lab.binaries)
-    assert code == BEHAVES, output
+    assert code == judged(kind, features), output
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,7 @@ STORY: list[op.Operation] = [
 """Exports beside jobs, of filters, of bitmaps far away; of a disk that was resized between."""
 
 
+@pytest.mark.needs("blockdev_backup_x_perf")
 @pytest.mark.parametrize("transport", ["nbd", "hmp"])
 def test_a_story_of_exports_goes_as_the_model_says(
     binaries: Binaries, transport: Literal["nbd", "hmp"]

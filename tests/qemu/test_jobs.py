@@ -23,6 +23,8 @@ HELD = op.BlockdevBackup(
     node="drive0", target="target0", sync="full", speed=1, max_workers=1, max_chunk=65536
 )
 
+holds = pytest.mark.needs("blockdev_backup_x_perf")
+
 
 @pytest.fixture(params=["nbd", "hmp"])
 def driver(request: pytest.FixtureRequest, binaries: Binaries, tmp_path: Path) -> Iterator[Driver]:
@@ -38,11 +40,13 @@ def job_of(seen: Any) -> Any:
     return job
 
 
+@holds
 def test_a_held_job_has_copied_exactly_one_cluster(driver: Driver) -> None:
     job = job_of(driver.perform(HELD, rests={"job0": "running"}))
     assert (job["status"], job["current-progress"]) == ("running", 65536)
 
 
+@holds
 def test_sync_top_is_held_when_it_has_looked_through_the_disk(driver: Driver) -> None:
     """Of a chain of small clusters, where that takes many steps; time and again."""
     layers = (op.Layer(size=MIB, cluster_size=512), op.Layer(size=MIB))
@@ -66,6 +70,7 @@ def test_a_refused_start_does_not_wait_for_an_earlier_job_of_its_name(driver: Dr
     assert driver.perform(again).refused is not None
 
 
+@holds
 def test_a_guest_reaches_its_disk_through_the_filter(driver: Driver) -> None:
     """The export is made when the job is there; the human monitor is refused the disk itself."""
     driver.perform(HELD, rests={"job0": "running"})
@@ -78,6 +83,7 @@ def test_a_guest_reaches_its_disk_through_the_filter(driver: Driver) -> None:
     assert read.data.tolist() == Stamp(1).render(5 * 65536, 512).tolist()
 
 
+@holds
 def test_a_target_is_closed_behind_its_job(driver: Driver) -> None:
     assert driver.perform(HELD, rests={"job0": "running"}).other_nodes == ("target0",)
     driver.perform(op.Read(node="target0", offset=0, length=1))
@@ -87,6 +93,7 @@ def test_a_target_is_closed_behind_its_job(driver: Driver) -> None:
     assert gone.refused is not None
 
 
+@holds
 def test_a_write_that_leaves_nothing_ends_the_job_in_the_same_step(driver: Driver) -> None:
     driver.perform(HELD, rests={"job0": "running"})
     write = op.Write(node="drive0", offset=0, length=MIB, stamp=9)
@@ -95,6 +102,7 @@ def test_a_write_that_leaves_nothing_ends_the_job_in_the_same_step(driver: Drive
     assert seen.other_nodes == ()
 
 
+@holds
 def test_a_reset_ends_jobs_in_every_state(driver: Driver) -> None:
     for more, rest, then in (
         (HELD, "running", None),
@@ -120,6 +128,7 @@ def test_a_reset_ends_jobs_in_every_state(driver: Driver) -> None:
     assert driver.launches == 1
 
 
+@holds
 def test_a_job_that_does_not_move_is_a_silence_that_names_its_state(driver: Driver) -> None:
     driver.timeout = 0.5
     with pytest.raises(QemuSilent, match="job job0 is running, not pending"):

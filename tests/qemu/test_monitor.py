@@ -135,6 +135,7 @@ def test_waiting_in_vain_ends(qemu: QemuProcess) -> None:
         qemu.monitor.wait(lambda event: event.name == "NEVER")
 
 
+@pytest.mark.needs("blockdev_backup_x_perf")
 def test_a_stream_of_other_events_does_not_prolong_a_wait(qemu: QemuProcess) -> None:
     """The bound is for the wait as a whole: here some event comes every few milliseconds."""
     monitor = qemu.monitor

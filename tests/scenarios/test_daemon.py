@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from qbprop.campaign.known import shipped_known
 from qbprop.errors import EnvironmentProblem
 from qbprop.export.certify import BEHAVES, export_sh
 from qbprop.lab import Lab
@@ -30,13 +31,23 @@ def lab(pytestconfig: pytest.Config) -> Lab:
     return Lab(find_binaries(str(system.with_name("qemu-storage-daemon"))), timeout=5.0)
 
 
+def check_it_stores(driver: Driver) -> None:
+    """Skip the test where a daemon is known to lose what is not stored when it is told to quit."""
+    for entry in shipped_known():
+        if entry.trace == "daemon-end" and entry.concerns(driver.version, driver.features):
+            pytest.skip(entry.title)
+
+
 def test_bitmaps_survive_its_end(lab: Lab) -> None:
     with lab.session() as session:
+        check_it_stores(session.driver)
         perform(SURVIVES, session)
         assert session.driver.launches == 3
 
 
 def test_a_script_runs_on_it(lab: Lab) -> None:
+    with lab.driver() as driver:
+        check_it_stores(driver)
     exported = export_sh(lab, Trace((operations(SURVIVES),)))
     assert (exported.due, exported.code) == (BEHAVES, BEHAVES), exported.output
 

@@ -107,7 +107,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Alive:
-    """QEMU answers."""
+    """QEMU answers when it is asked for its nodes, as it is behind each step."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from qbprop.export.checks import (
 )
 from qbprop.export.iotest_steps import SUCCEEDED, Test, qmp, run
 from qbprop.export.story import ExportError
-from qbprop.qemu.monitor import Command
 from qbprop.qemu.plan import disk_file, target_file
 from qbprop.qemu.primitives import Program
 from qbprop.qemu.query import JOBS_QUERY, NODES_QUERY, digest_query
@@ -134,4 +133,4 @@ def _(check: Silent, test: Test) -> None:
 
 @verify.register
 def _(check: Alive, test: Test) -> None:
-    test.add(qmp(Command("query-version")), SUCCEEDED)
+    test.add(qmp(NODES_QUERY), SUCCEEDED)

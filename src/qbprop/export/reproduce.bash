@@ -21,18 +21,20 @@ finish() {
     [[ -z $QEMU ]] || kill -KILL "$QEMU" 2>/dev/null
     wait
     cd / && rm -rf -- "$folder"
+    ((status)) || status=$unsure
     case $status in
         0) say "RESULT: this QEMU behaves" ;;
         1) say "RESULT: the bug is there" ;;
         *) say "RESULT: it could not be tried" ;;
     esac
+    exit "$status"
 } 2>/dev/null
 
 # Find QEMU's programs, make a folder for images, and start QEMU in it with QMP on its standard
 # input and output.
 start() {
     local beside=
-    verdict=125 events=0 QEMU='' printed='' refusal='' server='' line=''
+    verdict=125 unsure=0 events=0 QEMU='' printed='' refusal='' server='' line=''
     declare -gA job_words=() alive=() progress=() gone=()
     : "${QEMU_PROG:=qemu-system-x86_64}"
     [[ $QEMU_PROG != */* ]] || beside=$(cd "${QEMU_PROG%/*}" && pwd)
@@ -187,10 +189,16 @@ run() {
 # qemu-img with these arguments.
 img() { run "$QEMU_IMG_PROG" "$@"; }
 
-# The ranges START-END of file $1 that it has of its own are those in $2.
+# The ranges START-END of file $1 that it has of its own are those in $2, if qemu-img tells them:
+# before 6.1 it does not.
 check_allocated() {
     local own='' extent='"start": ([0-9]+), "length": ([0-9]+), "depth": 0, "present": true'
     img map --output=json "$1" || wrong "$reply"
+    if [[ $reply == *'"data": '* && $reply != *'"present": '* ]]; then
+        say "$QEMU_IMG_PROG does not tell what $1 has of its own"
+        unsure=125
+        return
+    fi
     while IFS= read -r line; do
         [[ $line =~ $extent ]] || continue
         local from=${BASH_REMATCH[1]} to=$((BASH_REMATCH[1] + BASH_REMATCH[2]))

@@ -22,7 +22,6 @@ from qbprop.export.patterns import extended, json_text
 from qbprop.export.sh_script import Script, comment, program, qmp
 from qbprop.export.story import ExportError
 from qbprop.qemu.explain import map_arguments
-from qbprop.qemu.monitor import Command
 from qbprop.qemu.plan import target_file
 from qbprop.qemu.primitives import Program
 from qbprop.qemu.query import JOBS_QUERY, NODES_QUERY, digest_query
@@ -142,4 +141,4 @@ def _(check: Silent, script: Script) -> None:
 
 @verify.register
 def _(check: Alive, script: Script) -> None:
-    script.ok(qmp(Command("query-version")))
+    script.ok(qmp(NODES_QUERY))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 
+from qbprop.qemu.driver import Driver
 from qbprop.session import Session, Step
 from qbprop.trace import read_trace
 from qbprop_model.expectation import Reason
@@ -23,7 +24,8 @@ class Scenario:
 
     ``counts``: (step, disk, bitmap) → dirty bytes of that bitmap after the step. ``refusals``:
     step → reason; every other step must succeed. ``ends``: (step, job) → the event that tells
-    its end. ``restored``: targets → disks that they must read like at the end.
+    its end. ``restored``: targets → disks that they must read like at the end. ``needs``: fields of
+    Features that QEMU must have.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Scenario:
     ends: Mapping[tuple[int, str], str] = field(default_factory=dict)
     restored: Mapping[str, str] = field(default_factory=dict)
     iotest: int = 124
+    needs: tuple[str, ...] = ()
 
 
 SCENARIOS = (
@@ -99,6 +102,7 @@ SCENARIOS = (
         "incremental_pause",
         counts={(9, "drive0", "bitmap0"): 458752, (10, "drive0", "bitmap0"): 0},
         restored={"target1": "drive0"},
+        needs=("blockdev_backup_x_perf",),
     ),
     Scenario(
         "survives_restarts",
@@ -215,6 +219,20 @@ def operations(scenario: Scenario) -> tuple[Operation, ...]:
     with as_file(resource) as path:
         (found,) = read_trace(path).examples
     return found
+
+
+def obstacle(scenario: Scenario, driver: Driver) -> str:
+    """Why a QEMU cannot go through a scenario; empty where it can."""
+    steps = operations(scenario)
+    missing = [name for name in scenario.needs if not getattr(driver.features, name)]
+    if missing:
+        return f"this QEMU has no {missing[0]}"
+    if not all(map(driver.can_perform, steps)):
+        return "this QEMU cannot reopen a disk"
+    drives = any(getattr(operation, "drive", None) for operation in steps)
+    if drives and not driver.features.human_monitor_command:
+        return "a storage daemon has no drives"
+    return ""
 
 
 def perform(scenario: Scenario, session: Session) -> None:
