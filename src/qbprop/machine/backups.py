@@ -35,6 +35,7 @@ from qbprop_model.operations import (
     Operation,
     RebaseImage,
     Write,
+    WriteZeroes,
 )
 from qbprop_model.state import State
 from qbprop_model.world import World
@@ -159,6 +160,8 @@ def _existing(world: State) -> Iterator[str]:
 def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """The next link of a chain: a write, an overlay on an earlier target, a backup into it.
 
+    Now and then a job cluster is zeroed, which the overlay must hide of the earlier target.
+
     The disk is larger than a job cluster where there is such a disk, so that the backup
     mostly copies a part of it.
     """
@@ -170,7 +173,10 @@ def incremental(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     if not node.bitmaps:
         return (bitmap_add(draw, world, name),)
     offset = below(draw, size // JOB_CLUSTER + 1) * JOB_CLUSTER
-    write = Write(node=name, offset=offset, length=min(SECTOR, size - offset), stamp=0)
+    write: Operation = Write(node=name, offset=offset, length=min(SECTOR, size - offset), stamp=0)
+    if seldom(draw, 4):
+        length = min(JOB_CLUSTER, size - offset)
+        write = WriteZeroes(node=name, offset=offset, length=length, unmap=seldom(draw, 2))
     create = create_image(draw, world, size)
     scratch = world.copy()
     try:

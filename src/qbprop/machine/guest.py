@@ -22,6 +22,7 @@ from qbprop.machine.draws import (
 from qbprop_model.bitmap import ceil_div
 from qbprop_model.image import Alloc
 from qbprop_model.operations import (
+    BitmapDisable,
     Discard,
     Flush,
     Operation,
@@ -154,8 +155,9 @@ def write_compressed(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """Grow, shrink, same, to zero; every other time there and back again.
 
-    Then the end of the disk is written before, so that there is something to be cut off. Behind
-    it the seam, where the disk ended in between, is mostly read or written over.
+    Then the end of the disk is written before, so that there is something to be cut off, and
+    seldom a bitmap that has recorded it is disabled. Behind it the seam, where the disk ended in
+    between, is mostly read or written over.
     """
     able = [name for name in present(world) if name not in world.exported]
     name = pick(draw, able if able and not seldom(draw, 8) else present(world))
@@ -168,7 +170,11 @@ def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     write = Write(node=ref, offset=offset, length=old - offset, **data(draw))
     end = max(pick(draw, (old, max(size, old), low + SECTOR)), smallest(world, node, size))
     back = (resize, Resize(node=ref, size=end), *across(draw, ref, low, end))
-    return back if seldom(draw, 3) else (write, *back)
+    if seldom(draw, 3):
+        return back
+    if node.bitmaps and seldom(draw, 4):
+        return (write, BitmapDisable(node=ref, name=pick(draw, sorted(node.bitmaps))), *back)
+    return (write, *back)
 
 
 def across(draw: st.DrawFn, ref: str, seam: int, end: int) -> tuple[Operation, ...]:
