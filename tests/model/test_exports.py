@@ -137,6 +137,25 @@ def test_a_client_that_asked_in_vain_is_connected_too(
     assert reason(world.apply(ask("on"))) is Reason.NO_SUCH_EXPORT
 
 
+def test_a_filter_above_a_read_only_disk_is_none() -> None:
+    world = after(
+        CloseDisk(node="device0"),
+        OpenDisk(node="drive0", read_only=True),
+        BitmapAdd(node="drive0", name="disk"),
+        CreateImage(image="target0", layer=Layer(size=SIZE)),
+        BlockdevBackup(node="drive0", target="target0", sync="none", filter="filter0"),
+        BitmapAdd(node="filter0", name="filter"),
+    )
+
+    def exported(name: str) -> Reason | None:
+        wanted = (ExportedBitmap(name=name),)
+        add = ExportAdd(export="export0", node="filter0", bitmaps=wanted)
+        return reason(world.copy().apply(add))
+
+    assert exported("disk") is None
+    assert exported("filter") is Reason.EXPORT_READ_ONLY
+
+
 def test_a_read_only_export_wants_bitmaps_that_do_not_record_unless_named_by_node() -> None:
     for wanted, due in (
         (ExportedBitmap(name="on"), Reason.EXPORT_READ_ONLY),

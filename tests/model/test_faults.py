@@ -39,6 +39,7 @@ from qbprop_model.operations import (
     Write,
     WriteZeroes,
 )
+from qbprop_model.traits import Traits
 from qbprop_model.world import World
 
 CLUSTER = 65536
@@ -324,6 +325,42 @@ def test_of_two_members_of_a_group_that_fail_none_is_the_first() -> None:
     assert {end.error for end in world.copy().apply(alone).jobs.values()} == {Reason.IO_ERROR}
     with pytest.raises(OpenOutcomeError):
         world.apply(replace(alone, grouped=True))
+
+
+def beside_another(node: str, times: int, **traits: bool) -> World:
+    """A World in which job0 meets a fault of drive0 while job1, of a disk ``node``, just ends."""
+    world = World(None, Traits(**traits))
+    data = (Pattern(offset=0, length=SIZE, stamp=1),)
+    for each in (
+        AddDisk(
+            node="drive0",
+            layers=(Layer(size=SIZE, data=data),),
+            faults=(fault("read", times=times),),
+        ),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
+        BitmapAdd(node=node, name="clean"),
+        CreateImage(image="target0", layer=Layer(size=SIZE)),
+        CreateImage(image="target1", layer=Layer(size=SIZE)),
+    ):
+        assert world.apply(each).refusal is None
+    clean = BlockdevBackup(
+        node=node, target="target1", sync="incremental", bitmap="clean", job="job1"
+    )
+    faulty = BlockdevBackup(node="drive0", target="target0", sync="full")
+    world.apply(Transaction(actions=(faulty, clean)))
+    return world
+
+
+@pytest.mark.parametrize(("node", "waits"), [("drive1", True), ("drive0", False)])
+def test_a_job_that_is_paused_as_another_ends_may_try_again(node: str, waits: bool) -> None:  # noqa: FBT001
+    with pytest.raises(OpenOutcomeError, match="tries again"):
+        beside_another(node, 1, graph_waits=waits)
+
+
+@pytest.mark.parametrize(("times", "waits"), [(0, True), (1, False)])
+def test_an_error_that_lasts_or_of_another_disk_is_told(times: int, waits: bool) -> None:  # noqa: FBT001
+    ends = beside_another("drive1", times, graph_waits=waits).ends
+    assert (ends["job0"].error, ends["job1"].error) == (Reason.IO_ERROR, None)
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,10 @@ def locate(op: ExportAdd, wanted: ExportedBitmap, world: State) -> tuple[str, st
         node = world.rules.site(downward, name)
         if node is None:
             raise Refused(Reason.EXPORT_BITMAP_NOT_FOUND, name)
-    bitmap = world.nodes[node].bitmaps[name]
-    strict = wanted.node is None and not (op.writable or world.nodes[node].read_only)
+    site = world.nodes[node]
+    bitmap = site.bitmaps[name]
+    read_only = site.read_only and site.filters is None
+    strict = wanted.node is None and not (op.writable or read_only)
     if world.traits.exports_check_use_first and bitmap.busy:
         strict = False
     world.rules.check_exportable(name, bitmap, strict=strict)

@@ -7,7 +7,7 @@ more; a word in brackets may be left out; :data:`~qbprop_model.expectation.NOISE
 :data:`~qbprop_model.expectation.FLOOD`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from qbprop_model.effects.dispatch import effect
@@ -48,9 +48,10 @@ def start_jobs(world: State, started: Iterable[str], *, grouped: bool = False) -
     go_on(world, ids)
 
 
-def go_on(world: State, ids: Iterable[str]) -> None:
+def go_on(world: State, ids: Sequence[str]) -> None:
     """Some jobs copy what they can, and end when nothing is left."""
     failed: dict[str, Refused] = {}
+    nodes = {job_id: world.jobs[job_id].node for job_id in ids}
     for job_id in ids:
         job = world.jobs[job_id]
         try:
@@ -64,9 +65,20 @@ def go_on(world: State, ids: Iterable[str]) -> None:
             wait_for_group(world, job_id)
     if any(len(failed.keys() & set(world.jobs[job_id].group)) > 1 for job_id in failed):
         raise OpenOutcomeError("which member of a group fails first")
+    ended = failed.keys() | {each for each in ids if not runs(world, each)}
     for job_id, error in failed.items():
-        if job_id in world.jobs and world.jobs[job_id].active:
+        beside = [nodes[each] for each in ended if each != job_id]
+        pauses = beside and (world.traits.graph_waits or nodes[job_id] in beside)
+        if pauses and isinstance(error, Struck) and not error.lasting:
+            raise OpenOutcomeError("whether a job tells its error, or is paused and tries again")
+    for job_id, error in failed.items():
+        if runs(world, job_id):
             meet_error(world, job_id, error)
+
+
+def runs(world: State, job_id: str) -> bool:
+    """Whether a job has not ended."""
+    return job_id in world.jobs and world.jobs[job_id].active
 
 
 def copy(world: State, job_id: str, ranges: Ranges) -> None:
@@ -209,7 +221,7 @@ def ignore(world: State, job_id: str, side: str, *, lasting: bool) -> None:
         world.tell(job_id, f"ERRORS {side} ignore", FLOOD)
         world.jobs[job_id] = replace(world.jobs[job_id], speed=1, limited=True)
     else:
-        world.tell(job_id, f"ERROR {side} ignore")
+        world.tell(job_id, f"ERROR {side} ignore", NOISE)
         go_on(world, [job_id])
 
 
