@@ -48,13 +48,17 @@ class GraphRules(BitmapRules, DiskRules):
     def redundant(self, layers: Chain, base: Chain, ranges: Ranges) -> Ranges:
         """The zeroes among ``ranges`` that a base need not get which is nothing but zeroes (9).
 
+        In whole units of the job: a last one that is shorter travels as data.
+
         Raises OpenOutcomeError where QEMU may see that one of the two is zero, or may not.
         """
         size, cluster = base[0].size, self.commit_cluster(base[0])
         if not only_zeroes(list(self.visible(base, 0, size))):
             return ()
         units = [
-            (s, min(s + cluster, end)) for start, end in ranges for s in range(start, end, cluster)
+            (s, s + cluster)
+            for start, end in ranges
+            for s in range(start, end - cluster + 1, cluster)
         ]
         kinds = {
             unit: [kind for *_, kind in self.status((*layers, *base), *unit)] for unit in units

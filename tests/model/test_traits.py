@@ -304,3 +304,17 @@ def test_whether_a_commit_writes_zeroes_to_zeroes() -> None:
     assert committed(Traits(), RAW) == 2 * CLUSTER
     with pytest.raises(OpenOutcomeError, match="zeroes meet zeroes"):
         committed(NEW, RAW)
+
+
+def test_a_commit_writes_zeroes_of_a_last_unit_that_is_shorter() -> None:
+    size = CLUSTER + 512
+    expected = last(
+        NEW,
+        AddDisk(node="drive1", layers=(Layer(size=size),)),
+        BitmapAdd(node="drive1", name="a", granularity=512),
+        AddDisk(node="drive2", layers=(Layer(size=size),)),
+        WriteZeroes(node="drive2", offset=0, length=size),
+        BlockdevSnapshot(node="drive1", overlay="drive2"),
+        BlockCommit(job="job0", node="drive2", base="drive1"),
+    )
+    assert expected.bitmaps["drive1"]["a"].count == 512
