@@ -59,7 +59,7 @@ def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Cluster]:
 
 
 def qemus(worker: subprocess.Popen[bytes]) -> list[int]:
-    return [each for each in descendants(worker.pid) if "qemu-sys" in command(str(each))]
+    return [each for each in descendants(worker.pid) if command(str(each)).startswith("qemu-sys")]
 
 
 def test_workers_are_lost_and_join_and_all_work_is_done(

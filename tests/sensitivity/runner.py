@@ -18,7 +18,7 @@ from tests.sensitivity.models import Shows, WrongModels, bytes_differ, differs
 from tests.sensitivity.registry import Variant
 
 from qbprop.autopsy import Autopsy
-from qbprop.campaign.known import known_ids, shipped_known
+from qbprop.campaign.known import known_to, shipped_known
 from qbprop.campaign.rounds import ROUND_EXAMPLES, derived_seed
 from qbprop.campaign.runner import Campaign, Options
 from qbprop.campaign.watch import patience
@@ -145,13 +145,16 @@ def measure(
     disagreements: list[str] = []
     start = time.monotonic()
     with lab.driver() as driver:
-        known = known_ids(shipped_known(), driver.version)
+        known = known_to(driver.every_features, shipped_known())
         session = _Doubting(driver, known, variants, start)
         session.locate = Autopsy(lab)
 
+        def over() -> bool:
+            return session.seconds >= seconds or session.examples > examples
+
         class Measured(BlockMachine):
             def watch(self) -> None:
-                if session.seconds >= seconds or session.examples > examples:
+                if over():
                     raise _Over
 
             def known(self, finding: Finding) -> bool:
@@ -162,7 +165,7 @@ def measure(
         body: dict[str, Any] = {"session": session, "thorough": False}
         machine = type("Measured", (Measured,), body)
         number = 0
-        while session.seconds < seconds and session.examples <= examples:
+        while not over():
             round_of = get_state_machine_test(machine, settings=_settings())
             with suppress(_Over, Flaky):
                 hypothesis.seed(derived_seed(seed, number))(round_of)()
