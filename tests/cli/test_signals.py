@@ -41,11 +41,12 @@ def emulator(process: subprocess.Popen[str]) -> int:
 
 
 def command(pid: str) -> str:
-    """What a process runs; nothing once it has ended."""
+    """Which of QEMU's programs a process runs, through a loader or not; nothing once it ended."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text()
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return ""
+    return next((name for word in words if (name := Path(word).name).startswith("qemu-")), "")
 
 
 def lives(pid: int) -> bool:
