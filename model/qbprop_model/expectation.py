@@ -71,6 +71,7 @@ class Reason(StrEnum):
     OVERLAY_HAS_BACKING = auto()  # 9: blockdev-snapshot
     OVERLAY_UNSUPPORTED = auto()  # 9: an overlay of a format without backing files
     ROOT_NOT_FOUND = auto()  # 9: block-commit
+    MIRRORED_INTO_ITSELF = auto()  # 9: blockdev-mirror
     NODE_BUSY = auto()  # 6.1: source or target already in a job
     PERMISSION_DENIED = auto()  # 5.1, 10.1: what a job's filter does not share
     DEVICE_IN_USE = auto()  # 5.1: resize by the drive's name while a job runs
@@ -131,6 +132,10 @@ class BitmapState:
     inconsistent: bool = False
 
 
+Kind = Literal["backup", "commit", "stream", "mirror"]
+"""The ``type`` of a job."""
+
+
 @dataclass(frozen=True)
 class JobEnd:
     """How a job that was started must end. ``length`` (``len``) and ``offset`` in bytes.
@@ -146,7 +151,7 @@ class JobEnd:
     error: Reason | None = None
     aborted: bool = False
     speed: int = 0
-    kind: Literal["backup", "commit", "stream"] = "backup"
+    kind: Kind = "backup"
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,7 @@ class JobState:
     length: int | None
     offset: int | None
     error: Reason | None = None
+    kind: Kind = "backup"
 
 
 STOPPED = ("ERROR read stop", "ERROR write stop")
@@ -167,6 +173,9 @@ FLOOD = "FLOOD"
 
 READY_NOISE = "~ready"
 """As NOISE, of a job that is ready: pairs of ``standby`` and ``ready``."""
+
+FOLLOWS = "FOLLOWS"
+"""Among a job's words, and told by no event: it copies what a guest has written meanwhile."""
 
 NOISE = "~"
 """Among a job's words: pairs of ``paused`` and ``running``, any number of them (6.4)."""

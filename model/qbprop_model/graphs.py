@@ -48,7 +48,8 @@ class GraphRules(BitmapRules, DiskRules):
     def redundant(self, layers: Chain, base: Chain, ranges: Ranges) -> Ranges:
         """The zeroes among ``ranges`` that a base need not get which is nothing but zeroes (9).
 
-        In whole units of the job: a last one that is shorter travels as data.
+        In whole units of the job: a last one that is shorter travels as data, and so do those that
+        fill no cluster of the base.
 
         Raises OpenOutcomeError where QEMU may see that one of the two is zero, or may not.
         """
@@ -64,6 +65,10 @@ class GraphRules(BitmapRules, DiskRules):
             unit: [kind for *_, kind in self.status((*layers, *base), *unit)] for unit in units
         }
         zeroes = [unit for unit in units if Alloc.DATA not in kinds[unit]]
+        if base[0].unit > cluster:
+            if any(e - s >= base[0].unit for s, e in joined(zeroes)):
+                raise OpenOutcomeError("whether zeroes travel as a whole cluster of the base")
+            return ()
         plain = all(kinds[unit] == [Alloc.ZERO] for unit in zeroes)
         if zeroes and not (
             plain and {kind for *_, kind in self.status(base, 0, size)} <= {Alloc.ZERO}

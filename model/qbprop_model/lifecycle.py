@@ -11,6 +11,8 @@ VERBS: dict[str, frozenset[str]] = {
     "waiting": frozenset({"cancel"}),
     "pending": frozenset({"cancel", "finalize"}),
     "concluded": frozenset({"dismiss"}),
+    "ready": frozenset({"cancel", "pause", "set-speed", "complete"}),
+    "standby": frozenset({"cancel", "pause", "set-speed"}),
 }
 """By status, which commands a job takes."""
 
@@ -19,7 +21,7 @@ class LifecycleRules:
     """How jobs in flight behave. Override one method to state another rule."""
 
     def accepts(self, status: str, verb: str) -> bool:
-        """Whether a backup with this status takes a command (semantics 6.4)."""
+        """Whether a job with this status takes a command (semantics 6.4)."""
         return verb in VERBS[status]
 
     def copied_now(self, job: Job) -> Ranges:

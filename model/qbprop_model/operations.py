@@ -53,6 +53,8 @@ CLUSTER_SIZES = tuple(1 << bits for bits in range(9, 22))
 Format = Literal["qcow2", "raw"]
 Compat = Literal["1.1", "0.10"]
 SyncMode = Literal["full", "top", "incremental", "bitmap", "none"]
+MirrorSync = Literal["full", "top", "none"]
+CopyMode = Literal["background", "write-blocking"]
 BitmapMode = Literal["on-success", "never", "always"]
 OnError = Literal["report", "ignore", "stop", "enospc"]
 Request = Literal[
@@ -287,6 +289,22 @@ class BlockStream(Operation):
 
     job: str
     node: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockdevMirror(Operation):
+    """``blockdev-mirror``: disk ``target`` becomes like disk ``node``, and follows it.
+
+    It runs until it is ready, and stays. Meanwhile guests reach the disk through ``filter``, the
+    node that the job puts above it. With sync none only what they write is copied.
+    """
+
+    job: str
+    node: str
+    target: str
+    filter: str
+    sync: MirrorSync = "full"
+    copy_mode: CopyMode = "background"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -813,6 +831,7 @@ OPERATIONS: tuple[type[Operation], ...] = (
     BlockdevSnapshot,
     BlockCommit,
     BlockStream,
+    BlockdevMirror,
     Restart,
     Migrate,
     Read,

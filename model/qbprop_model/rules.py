@@ -2,11 +2,10 @@
 
 from qbprop_model.exports import ExportRules
 from qbprop_model.faults import FaultRules
-from qbprop_model.graphs import GraphRules
-from qbprop_model.jobs import JobRules
 from qbprop_model.lifecycle import LifecycleRules
+from qbprop_model.mirrors import MirrorRules
 from qbprop_model.storage import StorageRules
 
 
-class Rules(StorageRules, ExportRules, JobRules, GraphRules, LifecycleRules, FaultRules):
+class Rules(StorageRules, ExportRules, MirrorRules, LifecycleRules, FaultRules):
     """What QEMU keeps, or is documented to keep: bitmaps, disks, exports, jobs and faults."""

@@ -11,6 +11,7 @@ from qbprop_model.exports import Export
 from qbprop_model.faults import REASONS
 from qbprop_model.image import Chain, Image, Refused, refuse
 from qbprop_model.jobs import Job
+from qbprop_model.mirrors import Mirror
 from qbprop_model.operations import (
     DRIVES,
     NODES,
@@ -76,6 +77,7 @@ class Outcome:
 class State:
     """Engines, image files, nodes, jobs and exports.
 
+    ``jobs`` are the backups, ``mirrors`` the mirrors, by job id.
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
     ``mounted`` tells the image below another that a snapshot has put there, whatever its file says;
@@ -102,6 +104,7 @@ class State:
         self.nodes: dict[str, Node] = {}
         self.roots: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
+        self.mirrors: dict[str, Mirror] = {}
         self.exports: dict[str, Export] = {}
         self.faults: dict[str, tuple[Fault, ...]] = {}
         self.held: dict[str, HoldWrite] = {}
@@ -170,6 +173,11 @@ class State:
     def backed_up(self) -> frozenset[str]:
         """The disks that a job reads, by node name."""
         return frozenset(job.node for job in self.jobs.values() if job.active)
+
+    @property
+    def job_ids(self) -> frozenset[str]:
+        """The ids that are taken."""
+        return frozenset((*self.jobs, *self.mirrors))
 
     @property
     def exported(self) -> frozenset[str]:

@@ -32,7 +32,9 @@ class Traits:
     request is in flight, so that no guest's write can be held (7.3).
     ``filter_end_flushes``: a job's filter flushes its disk as it goes (7.2).
     ``commit_skips_zeroes``: a commit writes no zeroes to a base that is nothing but zeroes, unless
-    that has ``detect-zeroes=unmap`` (9).
+    that has ``detect-zeroes=unmap``; a mirror none where it knows that its target has them (9).
+    ``mirror_bitmap_on_filter``: the bitmap of what a mirror must still copy belongs to its filter
+    and not to its disk, and does not record (9).
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     ``human_monitor_command``: there is a human monitor, which adds drives, writes compressed data
     and holds writes (10.1); a storage daemon has none.
@@ -50,6 +52,7 @@ class Traits:
     graph_waits: bool = False
     filter_end_flushes: bool = False
     commit_skips_zeroes: bool = False
+    mirror_bitmap_on_filter: bool = False
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True
     human_monitor_command: bool = True

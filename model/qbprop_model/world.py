@@ -9,8 +9,10 @@ from qbprop_model.bitmap import Bitmap, ceil_div
 from qbprop_model.effects import effect
 from qbprop_model.effects.holds import check_beside
 from qbprop_model.effects.jobs import flush_through_filter
+from qbprop_model.effects.mirrors import check_apart
 from qbprop_model.expectation import (
     NOISE,
+    READY_NOISE,
     Anonymous,
     BitmapState,
     Expectation,
@@ -37,6 +39,8 @@ class World(State):
             raise InvalidOperationError(f"there is no engine {operation.engine}")
         if self.held:
             check_beside(operation, self)
+        if self.mirrors:
+            check_apart(operation, self)
         before, engine = self.named_bitmaps(), self.engines[operation.engine]
         trial = self.copy()
         trial.begin_step()
@@ -87,6 +91,8 @@ class World(State):
         self.words = {
             job_id: (NOISE,) if job.status == "running" else () for job_id, job in self.jobs.items()
         }
+        for job_id, mirror in self.mirrors.items():
+            self.words[job_id] = (READY_NOISE,) if mirror.status == "ready" else ()
         self.ends, self.concluded, self.complaints, self.passed = {}, (), (), ()
 
     def _expect(self, outcome: Outcome, digested: Mapping[tuple[str, str], Bitmap]) -> Expectation:
@@ -114,6 +120,10 @@ class World(State):
             alive={
                 job_id: JobState(job.status, job.length, self._offset(job), job.error)
                 for job_id, job in self.jobs.items()
+            }
+            | {
+                job_id: JobState(mirror.status, mirror.length, mirror.length, kind="mirror")
+                for job_id, mirror in self.mirrors.items()
             },
             words=dict(self.words),
             anonymous=tuple(sorted(self._anonymous())),
@@ -127,6 +137,12 @@ class World(State):
 
     def _anonymous(self) -> Iterator[Anonymous]:
         """The bitmaps that jobs keep for themselves (semantics 4)."""
+        for mirror in self.mirrors.values():
+            on_filter = self.traits.mirror_bitmap_on_filter
+            holder = mirror.filter if on_filter else mirror.node
+            count = sum(ceil_div(end - start, mirror.chunk) for start, end in mirror.left)
+            recording = not (on_filter or mirror.blocking)
+            yield Anonymous(holder, mirror.chunk, count * mirror.chunk, recording)
         for job in self.jobs.values():
             if not job.active:
                 continue

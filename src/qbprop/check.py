@@ -22,6 +22,7 @@ from qbprop.qemu.monitor import Event
 from qbprop.qemu.observation import Observation
 from qbprop.qemu.reasons import FAILED_FLUSH, classify, matches
 from qbprop_model.expectation import (
+    FOLLOWS,
     NOISE,
     READY_NOISE,
     Anonymous,
@@ -152,6 +153,8 @@ def automaton(words: Iterable[str]) -> str:
             return _NOISE
         if word == READY_NOISE:
             return _READY_NOISE
+        if word == FOLLOWS:
+            return ""
         if word.startswith("["):
             return f"(?:{re.escape(word[1:-1])} )?"
         if word.startswith("ERRORS "):
@@ -304,7 +307,7 @@ def check_jobs(
             ("total-progress", due.length, came["total-progress"]),
             ("current-progress", due.offset, came["current-progress"]),
             ("error", error, came.get("error")),
-            ("type", "backup", came["type"]),
+            ("type", due.kind, came["type"]),
         ):
             exact = wanted is not None or field == "error"
             if exact and wanted != seen:

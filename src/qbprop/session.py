@@ -23,8 +23,9 @@ from qbprop.qemu.driver import Driver
 from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
 from qbprop.qemu.performer import ENDLESS, ERROR_STOPPED
+from qbprop.qemu.primitives import SYNCED
 from qbprop.qemu.process import QemuDied, QemuGone
-from qbprop_model.expectation import FLOOD, STOPPED, Contents, Expectation
+from qbprop_model.expectation import FLOOD, FOLLOWS, STOPPED, Contents, Expectation
 from qbprop_model.operations import (
     Flush,
     HoldWrite,
@@ -62,6 +63,8 @@ def rests(expected: Expectation) -> dict[str, str]:
         statuses = [word for word in words if word.islower() and word.isalpha()]
         if FLOOD in words:
             found[job] = ENDLESS
+        elif FOLLOWS in words:
+            found[job] = f"{SYNCED} {expected.alive[job].length}"
         elif words[-2:-1] and words[-2] in STOPPED:
             found[job] = ERROR_STOPPED
         elif statuses:

@@ -398,6 +398,11 @@ CASES += [
         [DISK, op.BlockCommit(job="job0", node="drive1", base="drive0")],
     ),
     (Reason.DEVICE_NOT_FOUND, "drive1", [DISK, op.BlockStream(job="job0", node="drive1")]),
+    (
+        Reason.MIRRORED_INTO_ITSELF,
+        "",
+        [DISK, op.BlockdevMirror(job="job0", node="drive0", target="drive0", filter="filter0")],
+    ),
     (Reason.DEVICE_NOT_FOUND, "drive1", [DISK, SNAPSHOT]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.CloseDisk(node="drive0")]),
     (Reason.NO_NODE_TO_CLOSE, "device0", [op.CloseDisk(node="device0")]),

@@ -3,6 +3,7 @@
 from qbprop_model.effects import (
     backups,
     bitmaps,
+    commands,
     exports,
     graphs,
     guest,
@@ -10,6 +11,7 @@ from qbprop_model.effects import (
     images,
     jobs,
     migration,
+    mirrors,
     offline,
     opening,
     transactions,
@@ -19,6 +21,7 @@ from qbprop_model.effects.dispatch import effect
 __all__ = [
     "backups",
     "bitmaps",
+    "commands",
     "effect",
     "exports",
     "graphs",
@@ -27,6 +30,7 @@ __all__ = [
     "images",
     "jobs",
     "migration",
+    "mirrors",
     "offline",
     "opening",
     "transactions",

@@ -229,6 +229,6 @@ def choose_id(op: Backup, node: str, world: State) -> str:
         if drive is None or world.roots[drive] != node:
             raise Refused(Reason.JOB_ID_INVALID)
         job_id = drive
-    if job_id in world.jobs:
+    if job_id in world.job_ids:
         raise Refused(Reason.JOB_ID_TAKEN, job_id)
     return job_id

@@ -10,6 +10,7 @@ from qbprop_model.image import Refused
 from qbprop_model.operations import (
     JOBS,
     BlockCommit,
+    BlockdevMirror,
     BlockdevSnapshot,
     BlockStream,
     InvalidOperationError,
@@ -29,11 +30,11 @@ def _(op: BlockdevSnapshot, world: State) -> Outcome:
 def start_snapshot(op: BlockdevSnapshot, world: State) -> None:
     """The overlay is where it is to be; until the transaction commits the disk stays writable."""
     name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
-    _check_plain(world, name)
+    check_plain(world, name)
     if world.overlays(name):
         raise Refused(Reason.NODE_IN_USE, name)
     top, overlay = world.resolve(op.overlay, Reason.DEVICE_NOT_FOUND)
-    _check_plain(world, top)
+    check_plain(world, top)
     if name == top or world.overlays(top) or overlay.read_only:
         raise InvalidOperationError("an overlay is another disk, writable, and has none itself")
     if world.below(overlay.image) is not None:
@@ -64,12 +65,12 @@ def _(op: BlockCommit, world: State) -> Outcome:
     between = {world.nodes[name].image for name in op.between if name in world.nodes}
     if between != set(names[1:depth]) or len(op.between) != len(between):
         raise InvalidOperationError("not the disks between the two")
-    _check_plain(world, top, op.base, *op.between)
+    check_plain(world, top, op.base, *op.between)
     world.check_unused(base.image)
     layers, below = world.chain(overlay.image)[:depth], world.chain(base.image)
     ranges = world.rules.committed(layers, below[0])
-    _check_limit(total(ranges))
-    _check_id(op, world)
+    check_limit(total(ranges))
+    check_id(op, world)
     reopen(world, op.base, read_only=False)
     grow(world, op.base, layers[0].size)
     below = world.chain(base.image)
@@ -91,13 +92,13 @@ def _(op: BlockCommit, world: State) -> Outcome:
 @effect.register
 def _(op: BlockStream, world: State) -> Outcome:
     top, node = _head(op, world, Reason.DEVICE_NOT_FOUND)
-    _check_plain(world, top)
-    _check_id(op, world)
+    check_plain(world, top)
+    check_id(op, world)
     chain = world.chain(node.image)
     length = 0
     if len(chain) > 1:
         length = chain[0].size
-        _check_limit(total(world.rules.owned(chain[1:], length)))
+        check_limit(total(world.rules.owned(chain[1:], length)))
         take_all(world, top)
     world.ends[op.job] = JobEnd(length, length, kind="stream")
     moving = ("created", "running", NOISE, "waiting", "pending")
@@ -124,13 +125,13 @@ def _head(op: BlockCommit | BlockStream, world: State, missing: Reason) -> tuple
     return name, node
 
 
-def _check_id(op: BlockCommit | BlockStream, world: State) -> None:
+def check_id(op: BlockCommit | BlockStream | BlockdevMirror, world: State) -> None:
     """The job's name must be free; QEMU looks last at that."""
-    if op.job in world.jobs:
+    if op.job in world.job_ids:
         raise Refused(Reason.JOB_ID_TAKEN, op.job)
 
 
-def _check_plain(world: State, *names: str) -> None:
+def check_plain(world: State, *names: str) -> None:
     """The disks must be nodes alone, which nothing but their guests uses."""
     for name in names:
         node = world.nodes[name]
@@ -146,7 +147,8 @@ def _check_plain(world: State, *names: str) -> None:
             raise OpenOutcomeError("a bitmap of the file that the disk has not")
 
 
-def _check_limit(copied: int) -> None:
+def check_limit(copied: int) -> None:
+    """No job may copy more than can be followed."""
     if copied > COPY_LIMIT:
         raise InvalidOperationError(f"more than {COPY_LIMIT} bytes are not followed")
 

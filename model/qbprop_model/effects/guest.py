@@ -9,6 +9,7 @@ from qbprop_model.disk.geometry import outward
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.faults import strike
 from qbprop_model.effects.jobs import copy_before
+from qbprop_model.effects.mirrors import follow
 from qbprop_model.expectation import Reason, Refusal, Torn
 from qbprop_model.faults import REASONS
 from qbprop_model.image import Cell, Chain, Image, Refused
@@ -129,6 +130,10 @@ def _store(world: State, name: str, image: Image | None, op: Request) -> None:
     world.nodes[name] = replace(world.nodes[name], unflushed=True)
     for each in (*world.filters(name), name):
         _touch(world, each, op)
+    for job_id, mirror in tuple(world.mirrors.items()):
+        if mirror.node == name:
+            zeroes = isinstance(op, WriteZeroes)
+            follow(world, job_id, op.offset, op.length, zeroes=zeroes)
 
 
 @effect.register

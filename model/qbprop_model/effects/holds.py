@@ -29,7 +29,7 @@ def check_beside(op: Operation, world: State) -> None:
             return
         case Write() | WriteZeroes() | Discard() | HoldWrite():
             name = world.roots.get(op.node, op.node)
-            if world.backed_up:
+            if world.backed_up or world.mirrors:
                 raise InvalidOperationError("a job that gets nothing to do waits to be drained")
             held = world.held.get(name)
             if held is None:

@@ -9,8 +9,8 @@ more; a word in brackets may be left out; :data:`~qbprop_model.expectation.NOISE
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import singledispatch
 
-from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.faults import Struck, check_cancelled, strike, strike_copy
 from qbprop_model.expectation import FLOOD, NOISE, JobEnd, Reason
 from qbprop_model.faults import REASONS
@@ -346,6 +346,12 @@ def set_status(world: State, job_id: str, status: str) -> Job:
 # --- commands ------------------------------------------------------------------------------
 
 
+@singledispatch
+def command_backup(op: JobCommand, world: State) -> Outcome:
+    """What a command does to a backup, or why there is none."""
+    raise NotImplementedError(type(op).__name__)
+
+
 def commanded(op: JobCommand, world: State) -> Job:
     """The job that a command is for; refused if there is none (6.4)."""
     job = world.jobs.get(op.job)
@@ -355,17 +361,17 @@ def commanded(op: JobCommand, world: State) -> Job:
     return job
 
 
-def check_verb(world: State, job: Job, verb: str) -> None:
-    """Refuse what the job's status does not take."""
-    if not world.rules.accepts(job.status, verb):
-        said = f"'{job.status}' cannot accept command verb '{verb}'"
+def check_verb(world: State, status: str, verb: str) -> None:
+    """Refuse what a job's status does not take."""
+    if not world.rules.accepts(status, verb):
+        said = f"'{status}' cannot accept command verb '{verb}'"
         raise Refused(Reason.VERB_REFUSED, said)
 
 
-@effect.register
+@command_backup.register
 def _(op: JobSetSpeed, world: State) -> Outcome:
     job = commanded(op, world)
-    check_verb(world, job, "set-speed")
+    check_verb(world, job.status, "set-speed")
     if op.speed > 1:
         raise OpenOutcomeError("how far a job gets at some speed")
     if op.speed and not job.serial:
@@ -378,10 +384,10 @@ def _(op: JobSetSpeed, world: State) -> Outcome:
     return Outcome()
 
 
-@effect.register
+@command_backup.register
 def _(op: JobPause, world: State) -> Outcome:
     job = commanded(op, world)
-    check_verb(world, job, "pause")
+    check_verb(world, job.status, "pause")
     if job.status == "paused":
         raise Refused(Reason.ALREADY_PAUSED)
     if not world.traits.blockdev_backup_x_perf and job.status == "running":
@@ -390,7 +396,7 @@ def _(op: JobPause, world: State) -> Outcome:
     return Outcome()
 
 
-@effect.register
+@command_backup.register
 def _(op: JobResume, world: State) -> Outcome:
     job = commanded(op, world)
     if job.status != "paused":
@@ -402,33 +408,33 @@ def _(op: JobResume, world: State) -> Outcome:
     return Outcome()
 
 
-@effect.register
+@command_backup.register
 def _(op: JobCancel, world: State) -> Outcome:
     job = commanded(op, world)
     if op.block and not op.force and job.status == "paused":
         raise Refused(Reason.CANCEL_PAUSED, op.job)
-    check_verb(world, job, "cancel")
+    check_verb(world, job.status, "cancel")
     for each in members(op.job, job):
         cancel(world, each)
     return Outcome()
 
 
-@effect.register
+@command_backup.register
 def _(op: JobComplete, world: State) -> Outcome:
-    check_verb(world, commanded(op, world), "complete")
+    check_verb(world, commanded(op, world).status, "complete")
     return Outcome()
 
 
-@effect.register
+@command_backup.register
 def _(op: JobFinalize, world: State) -> Outcome:
     job = commanded(op, world)
-    check_verb(world, job, "finalize")
+    check_verb(world, job.status, "finalize")
     finalize(world, members(op.job, job))
     return Outcome()
 
 
-@effect.register
+@command_backup.register
 def _(op: JobDismiss, world: State) -> Outcome:
-    check_verb(world, commanded(op, world), "dismiss")
+    check_verb(world, commanded(op, world).status, "dismiss")
     dismiss(world, op.job)
     return Outcome()

@@ -147,6 +147,10 @@ def _(op: Restart, world: State) -> Outcome:
     if op.qemu >= len(world.qemus):
         raise InvalidOperationError(f"there is no QEMU {op.qemu}; name it with --cross")
     jobs = [job_id for job_id, job in world.jobs.items() if job.active]
+    if any(mirror.left for mirror in world.mirrors.values()):
+        raise OpenOutcomeError("what a mirror copies that is cancelled while it is paused")
+    for mirror in world.mirrors.values():
+        world.remove_filter(mirror.filter)
     if op.how == "kill":
         kill(world, jobs)
     else:
@@ -157,7 +161,7 @@ def _(op: Restart, world: State) -> Outcome:
         for name in list(world.nodes):
             close(world, name)
     world.nodes, world.roots, world.jobs, world.exports = {}, {}, {}, {}
-    world.mounted, world.faults, world.opened = {}, {}, frozenset()
+    world.mirrors, world.mounted, world.faults, world.opened = {}, {}, {}, frozenset()
     world.words, world.ends = {}, {}
     before = world.engines[op.engine].qemu
     world.engines[op.engine] = Engine(world.qemus[op.qemu], op.qemu, before)

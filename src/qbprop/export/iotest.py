@@ -118,6 +118,16 @@ _METHODS = """\
         while not re.search(pattern, self.words.get(job, '')):
             self.hear(wait=60.0)
 
+    def job_follows(self, job, length):
+        \"\"\"Wait, but not for long, until a mirror has copied so many bytes.\"\"\"
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            jobs = self.vm.qmp('query-jobs')['return']
+            if any(each['id'] == job
+                   and each['current-progress'] == each['total-progress']
+                   == length for each in jobs):
+                return
+
     def next_step(self):
         \"\"\"Events from now on belong to the next step.\"\"\"
         self.vm.qmp('query-jobs')
@@ -179,7 +189,9 @@ def render(story: Story, about: About) -> str:
     return _TEMPLATE.format(
         about="\n".join(_about(about)),
         helpers=_STAMP if "stamp(" in steps else "",
-        imports="import re\n" if " re." in methods else "",
+        imports="".join(
+            f"import {module}\n" for module in ("re", "time") if f" {module}." in methods
+        ),
         state=_STATE if "self.words" in methods else "",
         methods=methods,
         seconds=SECONDS,

@@ -13,6 +13,7 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.nbd_server import START
 from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.primitives import (
+    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -241,6 +242,10 @@ def _(step: object, test: Test, refusal: Refusal | None) -> None:
 @perform.register(AwaitRest)
 def _(step: object, test: Test, refusal: Refusal | None) -> None:
     for job, status in test.rests.items():
+        if status.startswith(SYNCED):
+            length = int(status.removeprefix(SYNCED))
+            test.add(f"self.job_follows({job!r}, {length})")
+            continue
         rest = "ERROR .*paused" if status == ERROR_STOPPED else status
         over = [each for each in ("concluded", "null") if each != rest]
         test.add(f"self.job_rests({job!r}, {'|'.join([rest, *over])!r})")

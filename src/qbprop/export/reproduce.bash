@@ -308,6 +308,16 @@ job_copies() {
     done
 }
 
+# Wait, but not for long, until job $1 has copied $2 bytes and no job has anything left.
+job_follows() {
+    local until=$((SECONDS + 3)) copied left
+    until
+        ok qmp '{"execute": "query-jobs"}'
+        count_progress "$1"
+        ((copied == $2 && left == 0 || SECONDS > until))
+    do :; done
+}
+
 # What job $1 has copied, to $copied, and what all jobs have not, to $left; from the last reply.
 count_progress() {
     local rest=$reply job total now

@@ -13,6 +13,7 @@ from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.primitives import (
+    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -167,5 +168,8 @@ def _(step: AwaitExportGone, script: Script) -> Iterator[str]:
 @calls.register(AwaitRest)
 def _(step: object, script: Script) -> Iterator[str]:
     for job, status in script.rests.items():
+        if status.startswith(SYNCED):
+            yield f"job_follows {quote(job)} {status.removeprefix(SYNCED).strip()}"
+            continue
         rest = "paused ERROR" if status == ERROR_STOPPED else status
         yield f"job_rests {quote(job)} {rest}"

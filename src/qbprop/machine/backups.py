@@ -119,7 +119,7 @@ def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Ba
     used = {other.target for other in beside}
     taken = {other.bitmap for other in beside}
     free_bitmaps = {key: bitmap for key, bitmap in node.bitmaps.items() if key not in taken}
-    jobs = [job_id for job_id in JOBS if job_id not in world.jobs] or list(JOBS)
+    jobs = [job_id for job_id in JOBS if job_id not in world.job_ids] or list(JOBS)
     job = jobs[min(len(beside), len(jobs) - 1)]
     given: dict[str, Any] = {
         "node": ref,

@@ -149,7 +149,7 @@ class MachineBase(RuleBasedStateMachine):
             return
         self.perform(closing(self.world))
         self.perform(endings(self.world))
-        if self.world.jobs or self.world.held:
+        if self.world.job_ids or self.world.held:
             self._guarded(self.session.settle)
         else:
             self.perform(once_more(self.world))

@@ -58,6 +58,19 @@ def present(world: State) -> list[str]:
     return [name for name in NODES if name in world.nodes]
 
 
+def plain(world: State) -> list[str]:
+    """The disks that are nodes alone, on top of their chains, with only guests to use them."""
+    mirrored = {name for each in world.mirrors.values() for name in (each.node, each.target)}
+    return [
+        name
+        for name in present(world)
+        if world.nodes[name].drive is None
+        and name not in mirrored
+        and not (world.overlays(name) or world.filters(name) or name in world.exported)
+        and not world.faults.keys() & {name, world.nodes[name].image}
+    ]
+
+
 def idle(world: State) -> list[str]:
     """The disks that no job backs up."""
     return [name for name in present(world) if name not in world.backed_up]

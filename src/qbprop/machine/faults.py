@@ -208,7 +208,7 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(Write(node=name, offset=start, length=length, **data(draw)))
     bitmaps = sorted(scratch.nodes[name].bitmaps)
     image = scratch.images.get(target)
-    ids = [job_id for job_id in JOBS if job_id not in scratch.jobs]
+    ids = [job_id for job_id in JOBS if job_id not in scratch.job_ids]
     if not bitmaps or image is None or not ids:
         return tuple(draft.operations)
     modes: tuple[BitmapMode, ...] = ("on-success", "always", "never")

@@ -1,4 +1,4 @@
-"""Disks that become each other's backing files: snapshots, commits and streams."""
+"""Disks that become each other's backing files: snapshots, commits and streams; and mirrors."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,8 +6,9 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, merge
-from qbprop.machine.draws import LENGTH_LIMIT, Draft, pick, present, seldom
+from qbprop.machine.draws import LENGTH_LIMIT, Draft, pick, plain, present, seldom
 from qbprop.machine.guest import looked_at
+from qbprop.machine.mirrors import mirror
 from qbprop.machine.opening import again, open_disk
 from qbprop.machine.topology import add_disk, empty_slots
 from qbprop.machine.transactions import transaction
@@ -28,17 +29,6 @@ from qbprop_model.world import World
 
 ENDS = ("stream", "commit", "commit", "stream", "commit", "close", "commit", "kill")
 """What becomes of an overlay."""
-
-
-def plain(world: World) -> list[str]:
-    """The disks that are nodes alone, on top of their chains, with only guests to use them."""
-    return [
-        name
-        for name in present(world)
-        if world.nodes[name].drive is None
-        and not (world.overlays(name) or world.filters(name) or name in world.exported)
-        and not world.faults.keys() & {name, world.nodes[name].image}
-    ]
 
 
 def fit(world: World) -> list[str]:
@@ -68,16 +58,22 @@ def possible(world: World) -> bool:
 
 
 def graphs(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """A disk gets an overlay, which is written to; overlays are committed, streamed, closed."""
+    """A disk gets an overlay, which is written to; overlays are committed, streamed, closed.
+
+    Or it is mirrored into another disk.
+    """
     draft = Draft(world)
     for _ in range(pick(draw, (4, 2, 6))):
         tops = stacked(draft.world)
-        match pick(draw, ("end", "deeper", "deeper", "another")) if tops else "another":
+        kinds = ("end", "deeper", "deeper", "another", "mirror") if tops else ("another", "mirror")
+        match pick(draw, kinds):
             case "end":
                 _end(draw, draft, pick(draw, tops))
             case "deeper":
                 _snapshot(draw, draft, pick(draw, tops))
                 _end(draw, draft, pick(draw, stacked(draft.world) or tops))
+            case "mirror" if plain(draft.world):
+                mirror(draw, draft)
             case _ if plain(draft.world):
                 _snapshot(draw, draft, pick(draw, plain(draft.world)))
     return tuple(draft.operations)
@@ -135,7 +131,7 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     below = world.chain_names(world.nodes[top].image)[1:]
     disks = {world.nodes[name].image: name for name in present(world)}
     bases = [disks[image] for image in below if image in disks]
-    free = [job for job in JOBS if job not in world.jobs]
+    free = [job for job in JOBS if job not in world.job_ids]
     job = pick(draw, JOBS if seldom(draw, 12) else free or JOBS)
     match pick(draw, ENDS) if world.settled_below(top) else "close":
         case "commit" if bases:

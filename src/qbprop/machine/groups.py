@@ -101,7 +101,7 @@ def _member(
     world = draft.world
     targets = _free_targets(world, {each.target for each in beside})
     used = {each.job for each in beside}
-    jobs = [job for job in JOBS if job not in world.jobs and job not in used]
+    jobs = [job for job in JOBS if job not in world.job_ids and job not in used]
     if not targets or not jobs:
         return None
     size = world.size(world.nodes[name])

@@ -93,7 +93,7 @@ def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backu
     kind = pick(draw, ("limited", "limited", "pending", "endless", "limited", "failing"))
     names = [name for name in FILTERS if name not in world.nodes]
     others = {each.job for each in beside}
-    ids = [job_id for job_id in JOBS if job_id not in world.jobs and job_id not in others]
+    ids = [job_id for job_id in JOBS if job_id not in world.job_ids and job_id not in others]
     chosen = replace(
         chosen,
         job=ids[0] if ids else JOBS[0],
@@ -272,7 +272,7 @@ def commands(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
 
 
 def endings(world: World, ids: Collection[str] = JOBS) -> Iterator[Operation]:
-    """What brings held writes and some jobs, by default all, to their end.
+    """What brings held writes, mirrors and some jobs, by default all, to their end.
 
     That is the good one where there is one.
 
@@ -282,6 +282,11 @@ def endings(world: World, ids: Collection[str] = JOBS) -> Iterator[Operation]:
     for node in tuple(scratch.held):
         scratch.apply(ReleaseWrite(node=node))
         yield ReleaseWrite(node=node)
+    for job_id, mirror in tuple(scratch.mirrors.items()):
+        paused = (JobResume(job=job_id),) if mirror.status == "standby" else ()
+        for operation in (*paused, JobComplete(job=job_id)):
+            scratch.apply(operation)
+            yield operation
     while some := [job_id for job_id in scratch.jobs if job_id in ids]:
         job_id = min(some, key=lambda each: scratch.jobs[each].status == "waiting")
         job = scratch.jobs[job_id]

@@ -31,6 +31,7 @@ from qbprop_model.operations import (
     BAD_BITMAPS,
     BITMAPS,
     DRIVES,
+    FILTERS,
     JOBS,
     NODES,
     TARGETS,
@@ -40,6 +41,7 @@ from qbprop_model.operations import (
     BitmapMerge,
     BlockCommit,
     BlockdevBackup,
+    BlockdevMirror,
     BlockdevSnapshot,
     BlockStream,
     CloseDisk,
@@ -278,8 +280,12 @@ def refused_snapshot(draw: st.DrawFn, world: World) -> BlockdevSnapshot:
 
 
 def refused_chain(draw: st.DrawFn, world: World) -> Operation:
-    """A commit or a stream of no disk."""
+    """A commit, a stream or a mirror of no disk, or into none, or into itself."""
     job, nowhere = pick(draw, JOBS), nobody(draw, world)
+    if seldom(draw, 3):
+        disk = pick(draw, present(world))
+        node, into = pick(draw, ((nowhere, disk), (disk, nowhere), (disk, disk)))
+        return BlockdevMirror(job=job, node=node, target=into, filter=FILTERS[0])
     if seldom(draw, 2):
         return BlockStream(job=job, node=nowhere)
     return BlockCommit(job=job, node=nowhere, base=pick(draw, present(world)))

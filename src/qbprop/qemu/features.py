@@ -44,6 +44,7 @@ class Features:
     graph_waits: bool
     filter_end_flushes: bool
     commit_skips_zeroes: bool
+    mirror_bitmap_on_filter: bool
     copy_before_write: bool
     migrate: bool
     bitmap_mapping: bool
@@ -285,10 +286,17 @@ TABLE = (
     ),
     Feature(
         "commit_skips_zeroes",
-        "a commit writes no zeroes to a base that is nothing but zeroes",
+        "commits and mirrors write no zeroes where they know that zeroes are",
         # Both came in one series of changes to QEMU.
         _argument("blockdev-mirror", "target-is-zero"),
         "it writes them",
+    ),
+    Feature(
+        "mirror_bitmap_on_filter",
+        "a mirror's bitmap belongs to its filter",
+        # Both came in one series of changes to QEMU.
+        _command("block-job-change"),
+        "it belongs to the source",
     ),
     Feature(
         "copy_before_write",

@@ -12,6 +12,7 @@ from qbprop.qemu.monitor import Command, Error, Event, Monitor, QemuSilent, Repl
 from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.patience import Patience
 from qbprop.qemu.primitives import (
+    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -51,6 +52,9 @@ MOVING = ("created", "running", "paused")
 
 _COMPLAINT = re.compile(rf"^{FAILED_FLUSH}\n?", re.MULTILINE)
 """What a command that has succeeded complains of; before 11 that goes to standard error."""
+
+SYNC_SECONDS = 3.0
+"""How long a mirror is waited for that may have missed a guest's write."""
 
 ERROR_STOPPED = "error-stopped"
 """As a job's rest: the status ``paused``, behind an error."""
@@ -255,7 +259,10 @@ class Performer:
             created = [e.data["id"] for e in outcome.events if e.data.get("status") == "created"]
             rests = {job: "null" for job in created if job in self.jobs}
         for job, status in rests.items():
-            self._await_status(job, status, outcome)
+            if status.startswith(SYNCED):
+                self._await_length(job, int(status.removeprefix(SYNCED)))
+            else:
+                self._await_status(job, status, outcome)
 
     def _await_status(self, job: str, status: str, outcome: Outcome) -> None:
         """Wait until a job has come to a status, or has concluded."""
@@ -290,6 +297,18 @@ class Performer:
             if not moves or (has_copied(job, jobs) and in_hand(jobs, nodes) == 0):
                 return
         raise QemuSilent(f"job {job} is {self.jobs.get(job)} and does not rest", seconds)
+
+    def _await_length(self, job: str, length: int) -> None:
+        """Ask until a mirror has copied ``length`` bytes and more is not to be done.
+
+        Where it does not get there the queries behind it will tell.
+        """
+        patience = Patience(min(SYNC_SECONDS, self._monitor.timeout))
+        while not patience.over:
+            jobs = accepted(self._monitor.execute(JOBS_QUERY))
+            ready = [each for each in jobs if each["id"] == job and each["status"] == "ready"]
+            if any(each["current-progress"] == each["total-progress"] == length for each in ready):
+                return
 
     def _take_events(self, outcome: Outcome) -> None:
         events = self._monitor.events()

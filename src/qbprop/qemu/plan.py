@@ -11,6 +11,7 @@ from functools import singledispatch
 
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
+    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -161,6 +162,27 @@ def _(operation: op.BlockCommit) -> Plan:
 def _(operation: op.BlockStream) -> Plan:
     arguments = {"job-id": operation.job, "device": operation.node}
     return Plan(Command("block-stream", arguments), settle=(AwaitJobs(),))
+
+
+@plan.register
+def _(operation: op.BlockdevMirror) -> Plan:
+    job, node, target = operation.job, operation.node, operation.target
+    arguments = {
+        "job-id": job,
+        "device": node,
+        "target": target,
+        "sync": operation.sync,
+        "copy-mode": operation.copy_mode,
+        "filter-node-name": operation.filter,
+    }
+    # Guests would stay below the filter, or write to the target; they go through the filter.
+    over = UntilConcluded(job, ReleaseGuest(operation.filter))
+    return Plan(
+        Command("blockdev-mirror", arguments),
+        prepare=tuple((DetachGuest(name), ReattachGuest(name)) for name in (node, target)),
+        settle=(AwaitRest(),),
+        then=(AttachGuest(operation.filter), over),
+    )
 
 
 @plan.register
@@ -431,11 +453,14 @@ DRAIN = Command("transaction", {"actions": []})
 def awaiting(planned: Plan, rests: Mapping[str, str] | None) -> Plan:
     """The plan of an operation that moves jobs, which come to rest in the status in ``rests``.
 
-    What a guest does may leave a job nothing to do; it notices when it is drained.
+    What a guest does may leave a job nothing to do; it notices when it is drained. A mirror looks
+    every tenth of a second for what guests have written, or when its speed is set.
     """
     if not rests or planned.settle:
         return planned
-    return replace(planned, settle=(DRAIN, AwaitRest()))
+    following = [job for job, rest in rests.items() if rest.startswith(SYNCED)]
+    wake = [Command("block-job-set-speed", {"device": job, "speed": 0}) for job in following]
+    return replace(planned, settle=(*(wake or [DRAIN]), AwaitRest()))
 
 
 def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:

@@ -128,6 +128,10 @@ class AwaitRest:
     """Wait until every job that the operation moves has come to the status where it rests."""
 
 
+SYNCED = "synced"
+"""As a job's rest, with its length behind a blank: a mirror has copied that many bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompleteJob:
     """Wait until ``job`` is ready, and have it come to its end.

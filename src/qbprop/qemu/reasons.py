@@ -199,6 +199,7 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.OVERLAY_UNSUPPORTED: (_qmp(r"^The overlay does not support backing images$"),),
     Reason.ROOT_NOT_FOUND: (Row("qmp", "DeviceNotFound", rf"^Device '{_ANY}' not found$"),),
     Reason.NODE_BUSY: (_qmp(rf"^Node '{_ANY}' is busy: block device is in use by block job"),),
+    Reason.MIRRORED_INTO_ITSELF: (_qmp(r"^Can't mirror node into itself$"),),
     Reason.NODE_IN_USE: (
         _qmp(rf"^Node '{_ANY}' is busy: "),
         _qmp(rf"^(Node|Block device) {_ANY} is (in use|not owned by the monitor)$"),

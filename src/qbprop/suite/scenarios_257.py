@@ -96,7 +96,8 @@ def _backup(cell: Cell, common: dict[str, Any], *, x_perf: bool) -> Iterator[Ope
     if cell.outcome == "failure_midway":
         serial: dict[str, Any] = {"max_workers": 1, "max_chunk": CLUSTER} if x_perf else {}
         serial["compress"] = True
-        if cell.sync == "top":  # how far a limited one is with looking for clusters is open
+        # How far a limited one has looked for clusters is open; without x-perf, what wakes it.
+        if cell.sync == "top" or not x_perf:
             yield BlockdevBackup(**common, **serial)
             yield from during
             return

@@ -1,0 +1,27 @@
+"""Commands to jobs: each kind of job has its own answers (semantics 6.4)."""
+
+from qbprop_model.effects.dispatch import effect
+from qbprop_model.effects.jobs import command_backup
+from qbprop_model.effects.mirrors import command_mirror
+from qbprop_model.operations import (
+    JobCancel,
+    JobCommand,
+    JobComplete,
+    JobDismiss,
+    JobFinalize,
+    JobPause,
+    JobResume,
+    JobSetSpeed,
+)
+from qbprop_model.state import Outcome, State
+
+
+@effect.register(JobSetSpeed)
+@effect.register(JobPause)
+@effect.register(JobResume)
+@effect.register(JobCancel)
+@effect.register(JobComplete)
+@effect.register(JobFinalize)
+@effect.register(JobDismiss)
+def _(op: JobCommand, world: State) -> Outcome:
+    return (command_mirror if op.job in world.mirrors else command_backup)(op, world)
