@@ -1,10 +1,15 @@
-"""What tests of QEMU share: those that need what a QEMU has not are left out there."""
+"""What tests share: those that need what a QEMU has not are left out, and none is timed."""
 
 import pytest
+from hypothesis import settings
 
 from qbprop.lab import Lab
 from qbprop.qemu.binaries import find_binaries
 from qbprop.qemu.features import Features
+
+# A machine that is busy makes any example slow.
+settings.register_profile("qbprop-tests", settings(), deadline=None)
+settings.load_profile("qbprop-tests")
 
 
 @pytest.fixture(scope="session")

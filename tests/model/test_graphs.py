@@ -390,3 +390,16 @@ def test_what_is_not_judged(before: tuple[Operation, ...], operation: Operation)
     world = world_after(CreateImage(image="target0", layer=PLAIN), *before)
     with pytest.raises(InvalidOperationError):
         world.apply(operation)
+
+
+def test_a_commit_in_units_too_many_to_wait_for_is_not_judged() -> None:
+    world = World()
+    small, huge = Layer(size=1 << 20, cluster_size=4096), Layer(size=1 << 43, cluster_size=1 << 21)
+    for operation in (
+        AddDisk(node="drive0", layers=(small,)),
+        AddDisk(node="drive1", layers=(huge,)),
+        SNAPSHOT,
+    ):
+        world.apply(operation)
+    with pytest.raises(InvalidOperationError, match="units"):
+        world.apply(COMMIT)

@@ -296,3 +296,20 @@ def test_a_mirror_ends_with_qemu_and_its_target_stays() -> None:
     assert not state.mirrors
     assert not state.nodes
     assert bytes_of(state, "drive1.0").tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "match"),
+    [
+        (Layer(size=1 << 43), "bytes"),
+        (Layer(size=1 << 43, cluster_size=4096), "units"),
+        (Layer(size=SIZE), "another size"),
+        (Layer(size=1 << 43, compat="0.10"), "zeroes"),
+    ],
+)
+def test_what_is_not_judged(layer: Layer, match: str) -> None:
+    state = World()
+    for name, made in (("drive0", Layer(size=1 << 43)), ("drive1", layer)):
+        state.apply(AddDisk(node=name, layers=(made,), discard="unmap"))
+    with pytest.raises(InvalidOperationError, match=match):
+        state.apply(MIRROR)

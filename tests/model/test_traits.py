@@ -272,15 +272,15 @@ def test_data_is_surely_allocated_by_whoever_it_is_copied() -> None:
     ]
 
 
-def committed(traits: Traits, layer: Layer, **base: Any) -> int:
-    """Bytes that are dirty in a base into which a cluster of zeroes and one of data went."""
+def committed(traits: Traits, layer: Layer, zeroes: int = CLUSTER, **base: Any) -> int:
+    """Bytes that are dirty in a base into which some bytes of zeroes and a cluster of data went."""
     return (
         last(
             traits,
             AddDisk(node="drive1", layers=(layer,), **base),
             BitmapAdd(node="drive1", name="a"),
             AddDisk(node="drive2", layers=(EMPTY,)),
-            WriteZeroes(node="drive2", offset=0, length=CLUSTER),
+            WriteZeroes(node="drive2", offset=0, length=zeroes),
             Write(node="drive2", offset=2 * CLUSTER, length=1, stamp=2),
             BlockdevSnapshot(node="drive1", overlay="drive2"),
             BlockCommit(job="job0", node="drive2", base="drive1"),
@@ -318,3 +318,9 @@ def test_a_commit_writes_zeroes_of_a_last_unit_that_is_shorter() -> None:
         BlockCommit(job="job0", node="drive2", base="drive1"),
     )
     assert expected.bitmaps["drive1"]["a"].count == 512
+
+
+def test_a_commit_writes_zeroes_that_fill_no_cluster_of_the_base() -> None:
+    assert committed(NEW, replace(EMPTY, cluster_size=4 * CLUSTER)) == 2 * CLUSTER
+    with pytest.raises(OpenOutcomeError):
+        committed(NEW, replace(EMPTY, cluster_size=CLUSTER // 2 * 4), zeroes=2 * CLUSTER)

@@ -19,6 +19,9 @@ from qbprop_model.operations import (
 from qbprop_model.ranges import minus, total
 from qbprop_model.state import Node, Outcome, State
 
+BITS_LIMIT = 1 << 28
+"""Most units of a job: as many as the largest disk has, 64 KiB each."""
+
 
 @effect.register
 def _(op: BlockdevSnapshot, world: State) -> Outcome:
@@ -68,6 +71,7 @@ def _(op: BlockCommit, world: State) -> Outcome:
     check_plain(world, top, op.base, *op.between)
     world.check_unused(base.image)
     layers, below = world.chain(overlay.image)[:depth], world.chain(base.image)
+    check_bits(layers[0].size, world.rules.commit_cluster(below[0]))
     ranges = world.rules.committed(layers, below[0])
     check_limit(total(ranges))
     check_id(op, world)
@@ -151,6 +155,12 @@ def check_limit(copied: int) -> None:
     """No job may copy more than can be followed."""
     if copied > COPY_LIMIT:
         raise InvalidOperationError(f"more than {COPY_LIMIT} bytes are not followed")
+
+
+def check_bits(size: int, unit: int) -> None:
+    """The bitmap of what a job must copy may not be so large that QEMU is busy with it."""
+    if size // unit > BITS_LIMIT:
+        raise InvalidOperationError(f"more than {BITS_LIMIT} units are not waited for")
 
 
 def grow(world: State, name: str, size: int) -> None:

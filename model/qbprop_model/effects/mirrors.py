@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 from qbprop_model.disk.geometry import outward
 from qbprop_model.effects.backups import check_filter
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.effects.graphs import check_id, check_limit, check_plain, touch
+from qbprop_model.effects.graphs import check_bits, check_id, check_limit, check_plain, touch
 from qbprop_model.effects.jobs import check_verb
 from qbprop_model.expectation import FOLLOWS, NOISE, READY_NOISE, JobEnd, Reason
 from qbprop_model.graphs import only_zeroes
@@ -56,11 +56,13 @@ def _(op: BlockdevMirror, world: State) -> Outcome:
     chunk = rules.mirror_chunk(image)
     # Some QEMUs then write even zeroes that are there, so that they take no space.
     punches = world.traits.commit_skips_zeroes and target.detect_zeroes == "unmap"
+    check_bits(image.size, chunk)
     zeroes = _known_zeroes(op, image, world, punches=punches)
     ranges: Ranges = rules.mirrored(op.sync, source, chunk)
     if op.sync == "full" and not zeroes and image.size:
         whole = (0, image.size)
         if rules.zeroes_target(image, discard=target.discard) and not punches:
+            check_limit(image.size)
             zeroed = rules.write_zeroes((image,), *whole, world.step, unmap=True)
             world.images[target.image] = zeroed
             touch(world, into, (whole,))
