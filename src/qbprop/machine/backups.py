@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qbprop.machine.bitmaps import bitmap_add
 from qbprop.machine.draws import (
     JOB_CLUSTER,
+    LENGTH_LIMIT,
     SECTOR,
     below,
     named,
@@ -103,8 +104,29 @@ def modes(draw: st.DrawFn, bitmaps: Mapping[str, Bitmap], *, chain: bool) -> dic
 
 
 def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """A backup of any kind, or the next link of a chain."""
-    return incremental(draw, world) if seldom(draw, 3) else behind_writes(draw, world, backup)
+    """A backup of any kind, or the next link of a chain.
+
+    Every second time the disk has zeroes where the target, if it exists, has something.
+    """
+    if seldom(draw, 3):
+        return incremental(draw, world)
+    *before, chosen = behind_writes(draw, world, backup)
+    zeroes = zeroed(draw, world, chosen) if seldom(draw, 2) else ()
+    return (*before, *zeroes, chosen)
+
+
+def zeroed(draw: st.DrawFn, world: World, chosen: Operation) -> tuple[Operation, ...]:
+    """A job cluster of a backup's disk that is zeroed where the target has data."""
+    assert isinstance(chosen, Backup)
+    node, target = world.find(chosen.node), world.images.get(chosen.target)
+    if node is None or target is None or target.size != world.size(node) or not target.allocated:
+        return ()
+    cluster = world.rules.job_cluster(target)
+    start, end = pick(draw, target.allocated[:8])
+    offset = (start + below(draw, end - start)) // cluster * cluster
+    length = min(cluster, target.size - offset, LENGTH_LIMIT)
+    unmap = not seldom(draw, 4)  # with it nothing is kept that may look like data
+    return (WriteZeroes(node=chosen.node, offset=offset, length=length, unmap=unmap),)
 
 
 def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Backup:

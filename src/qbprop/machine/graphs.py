@@ -133,7 +133,8 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     bases = [disks[image] for image in below if image in disks]
     free = [job for job in JOBS if job not in world.job_ids]
     job = pick(draw, JOBS if seldom(draw, 12) else free or JOBS)
-    match pick(draw, ENDS) if world.settled_below(top) else "close":
+    ends = ENDS if len(below) < 2 else ("stream", *ENDS, "stream")
+    match pick(draw, ends) if world.settled_below(top) else "close":
         case "commit" if bases:
             base = pick(draw, (bases[-1], *bases))
             between = tuple(bases[: bases.index(base)])

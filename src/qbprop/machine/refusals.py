@@ -15,6 +15,7 @@ from qbprop.machine.bitmaps import (
     storable,
 )
 from qbprop.machine.draws import (
+    JOB_CLUSTER,
     SECTOR,
     below,
     data,
@@ -151,7 +152,7 @@ def refused_add(draw: st.DrawFn, world: World) -> BitmapAdd:
 
 
 def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
-    """A merge from or into nothing, or between disks of different sizes.
+    """A merge from or into nothing, or between disks of different sizes, best of nearly the same.
 
     The good sources stand mostly before the bad one: what they brought must go again.
     """
@@ -160,13 +161,16 @@ def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
         return BitmapMerge(node=node, target=name, sources=(MergeSource(name=BITMAPS[0]),))
     good = bitmap_merge(draw, world)
     into = world.find(good.node)
-    unlike = [
-        MergeSource(name=bitmap, node=other)
-        for other in sited(world)
-        for bitmap in sorted(world.nodes[other].bitmaps)
-        if into is not None and world.size(world.nodes[other]) != world.size(into)
-    ]
-    culprit = pick(draw, [MergeSource(name=name, node=node), *unlike])
+    size = 0 if into is None else world.size(into)
+    unlike: dict[bool, list[MergeSource]] = {False: [], True: []}
+    for other in sited(world):
+        its = world.size(world.nodes[other])
+        if its != size:
+            near = -(-its // JOB_CLUSTER) == -(-size // JOB_CLUSTER)
+            unlike[near] += [
+                MergeSource(name=each, node=other) for each in sorted(world.nodes[other].bitmaps)
+            ]
+    culprit = pick(draw, unlike[True] or [MergeSource(name=name, node=node), *unlike[False]])
     chosen = list(good.sources)
     chosen.insert(below(draw, len(chosen) + 1) if seldom(draw, 3) else len(chosen), culprit)
     return replace(good, sources=tuple(chosen))
