@@ -9,9 +9,9 @@ from tests.cli.run import start_qbprop
 
 CAMPAIGNS = {
     "layers": ({"write_compressed", "resize"}, {"transaction.bitmap_remove", "rebase_image"}),
-    "bitmaps": ({"bitmap_merge", "resize"}, {"block_commit", "write_compressed"}),
+    "bitmaps": ({"bitmap_merge", "resize"}, {"block_commit", "block_stream", "blockdev_mirror"}),
     "storage": ({"close_disk", "restart"}, {"write_compressed"}),
-    "graphs": ({"blockdev_snapshot", "block_commit"}, {"write_compressed"}),
+    "graphs": ({"blockdev_snapshot", "blockdev_mirror", "block_commit"}, {"write_compressed"}),
     "jobs,layers": ({"job_pause", "write_compressed"}, {"transaction.bitmap_remove"}),
 }
 """What succeeds in a campaign with these subjects, and what does not."""
