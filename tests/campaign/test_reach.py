@@ -1,5 +1,7 @@
 """What the summary tells of where the steps reached."""
 
+from dataclasses import replace
+
 import pytest
 
 from qbprop.campaign.reach import reached
@@ -7,6 +9,7 @@ from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
     BitmapMerge,
+    BlockdevMirror,
     Discard,
     DriveBackup,
     ExportAdd,
@@ -104,3 +107,15 @@ def test_a_backup_tells_how_much_it_copied() -> None:
     world.apply(Write(node="drive0", offset=0, length=512 * KIB, stamp=1))
     everything = world.apply(backup("bitmap1"))
     assert ("copied", "all") in set(reached(backup("bitmap1"), everything, world))
+
+
+def test_a_mirror_tells_how_it_copies() -> None:
+    world = World()
+    for name in ("drive0", "drive1"):
+        world.apply(AddDisk(node=name, layers=(Layer(size=512 * KIB),)))
+    plain = BlockdevMirror(job="job0", node="drive0", target="drive1", filter="filter0", sync="top")
+    blocking = replace(plain, copy_mode="write-blocking")
+    for operation, found in ((plain, "top"), (blocking, "top, write-blocking")):
+        trial = world.copy()
+        expected = trial.apply(operation)
+        assert list(reached(operation, expected, trial)) == [("mirrors", found)]

@@ -11,6 +11,7 @@ from qbprop_model.operations import (
     BitmapMerge,
     BlockCommit,
     BlockdevBackup,
+    BlockdevMirror,
     BlockdevSnapshot,
     CloseDisk,
     Discard,
@@ -48,6 +49,8 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
             yield "dirty extents", _share(operation, expected)
         case CloseDisk() | ReopenDisk() | BlockdevSnapshot() | BlockCommit():
             yield from _passed(operation, state)
+        case BlockdevMirror(sync=sync, copy_mode=mode):
+            yield "mirrors", sync if mode == "background" else f"{sync}, {mode}"
         case Restart() | Migrate():
             yield from _passed(operation, state)
         case BitmapMerge() | DriveBackup() | BlockdevBackup():
