@@ -14,6 +14,7 @@ from qbprop_model.expectation import Reason
 from qbprop_model.image import Image
 from qbprop_model.jobs import Job
 from qbprop_model.operations import Backup, BitmapMode
+from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
 
 
@@ -108,6 +109,11 @@ class CommitsAllAtOnce(Rules):
         return 1 << 20
 
 
+class WritesOnlyToTheSource(Rules):
+    def written_through(self, offset: int, length: int) -> Ranges:
+        return ()
+
+
 BROKEN = {
     "incremental_simple": (KeptOnSuccess, "count"),
     "small_granularity": (CoarserThanAsked, "dirty-set"),
@@ -131,6 +137,7 @@ BROKEN = {
     "chain_across_a_snapshot": (LastSourceAlone, "count"),
     "undone_snapshot": (NothingIsStored, "fields"),
     "commit_of_an_overlay": (CommitsAllAtOnce, "jobs"),
+    "mirror_that_follows": (WritesOnlyToTheSource, "count"),
 }
 
 

@@ -1,10 +1,10 @@
 """iotests through qbprop's vocabulary: fixed sequences, and what each must show besides.
 
 The traces lie in ``iotest_124/`` and its like. Every step of them is checked like any other; the
-numbers and refusals here are those that an iotest asserts. For 124 they are its own; for 165
-(persistence), 236 (merges in transactions), 246 (resizes of what is persistent), 254 and 260
-(snapshots and commits) and 256 (two disks in one transaction) they are for what it sets out to
-check.
+numbers and refusals here are those that an iotest asserts. For 124 they are its own; for 151
+(mirrors that follow guests), 165 (persistence), 236 (merges in transactions), 246 (resizes of what
+is persistent), 254 and 260 (snapshots and commits) and 256 (two disks in one transaction) they are
+for what it sets out to check.
 """
 
 from collections.abc import Mapping
@@ -209,6 +209,22 @@ SCENARIOS = (
         },
         refusals={8: Reason.BITMAP_READ_ONLY},
         iotest=260,
+    ),
+    Scenario(
+        "mirror_that_follows",
+        counts={
+            (5, "drive0", "bitmap0"): 0,
+            (5, "drive1", "bitmap0"): 65536,
+            (6, "drive0", "bitmap0"): 65536,
+            (6, "drive1", "bitmap0"): 131072,
+            (8, "drive0", "bitmap0"): 196608,
+            (8, "drive1", "bitmap0"): 262144,
+            (14, "drive1", "bitmap0"): 0,
+            (15, "drive0", "bitmap0"): 262144,
+            (15, "drive1", "bitmap0"): 65536,
+        },
+        restored={"drive1": "drive0"},
+        iotest=151,
     ),
 )
 
