@@ -139,10 +139,10 @@ _accepts("a pending job cannot be cancelled", "PendingStays", "pending", "cancel
 
 @wrong_effect("a job that is paused twice is refused by its state", jobs, "check_verb")
 def paused_takes_no_pause(original: Any) -> Any:
-    def check_verb(world: State, job: Job, verb: str) -> None:
-        if verb == "pause" and job.status == "paused":
+    def check_verb(world: State, status: str, verb: str) -> None:
+        if verb == "pause" and status == "paused":
             raise Refused(Reason.VERB_REFUSED, "'paused' cannot accept command verb 'pause'")
-        original(world, job, verb)
+        original(world, status, verb)
 
     return check_verb
 
