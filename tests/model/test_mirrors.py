@@ -14,6 +14,7 @@ from qbprop_model.operations import (
     BitmapAdd,
     BitmapClear,
     BlockdevMirror,
+    BlockdevSnapshot,
     CloseDisk,
     CopyMode,
     DriveBackup,
@@ -287,6 +288,17 @@ def test_nobody_else_uses_what_is_mirrored(operation: Operation) -> None:
     with pytest.raises(InvalidOperationError):
         state.apply(operation)
     assert state.apply(JobComplete(job="job0")).refusal is None
+
+
+def test_what_is_below_an_overlay_is_not_mirrored_not_even_into_itself() -> None:
+    itself = replace(MIRROR, target="drive0")
+    refusal = world().apply(itself).refusal
+    assert refusal
+    assert refusal.reason is Reason.MIRRORED_INTO_ITSELF
+    state = world(BlockdevSnapshot(node="drive0", overlay="drive1"))
+    for operation in (itself, replace(MIRROR, target="drive2")):
+        with pytest.raises(InvalidOperationError):
+            state.apply(operation)
 
 
 def test_a_mirror_ends_with_qemu_and_its_target_stays() -> None:

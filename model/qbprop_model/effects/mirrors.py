@@ -43,10 +43,11 @@ from qbprop_model.state import Outcome, State
 @effect.register
 def _(op: BlockdevMirror, world: State) -> Outcome:
     name, node = world.resolve(op.node, Reason.DEVICE_NOT_FOUND)
+    _check_on_top(world, name)
     into, target = world.resolve(op.target, Reason.DEVICE_NOT_FOUND)
     if name == into:
         raise Refused(Reason.MIRRORED_INTO_ITSELF)
-    check_plain(world, name, into)
+    _check_on_top(world, into)
     if op.job not in JOBS:
         raise InvalidOperationError(f"there is no job {op.job}")
     check_filter(op.filter, world)
@@ -79,11 +80,18 @@ def _(op: BlockdevMirror, world: State) -> Outcome:
     return Outcome()
 
 
+def _check_on_top(world: State, name: str) -> None:
+    """A disk must be a node alone, and have none above it."""
+    check_plain(world, name)
+    if world.overlays(name):
+        raise InvalidOperationError("a disk with an overlay")
+
+
 def _check_disks(world: State, name: str, into: str) -> None:
-    """Both must be of one size and stand on top; the target stands alone."""
+    """Both must be writable and of one size; the target stands alone."""
     node, target = world.nodes[name], world.nodes[into]
-    if world.overlays(name) or world.overlays(into) or node.read_only or target.read_only:
-        raise InvalidOperationError("a disk with an overlay, or one that is read-only")
+    if node.read_only or target.read_only:
+        raise InvalidOperationError("a disk that is read-only")
     if not world.settled_below(name):
         raise OpenOutcomeError("a mirror of a disk whose backing file is written to")
     if world.below(target.image) is not None or world.size(node) != world.size(target):
