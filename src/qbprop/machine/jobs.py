@@ -285,7 +285,10 @@ def endings(world: World, ids: Collection[str] = JOBS) -> Iterator[Operation]:
     for job_id, mirror in tuple(scratch.mirrors.items()):
         paused = (JobResume(job=job_id),) if mirror.status == "standby" else ()
         for operation in (*paused, JobComplete(job=job_id)):
-            scratch.apply(operation)
+            try:
+                scratch.apply(operation)
+            except InvalidOperationError:  # what it copies when it goes on is open
+                break
             yield operation
     while some := [job_id for job_id in scratch.jobs if job_id in ids]:
         job_id = min(some, key=lambda each: scratch.jobs[each].status == "waiting")
