@@ -13,7 +13,9 @@ from qbprop.campaign.watch import KNOWN_HANG_SECONDS, Watch, WatchedSession
 from qbprop.findings import Finding, HangFinding
 from qbprop.hazards import FAILED_ENABLE, GROUP_UNDONE, Hazard
 from qbprop.trace import Header
+from qbprop_model.operations import AddDisk, BlockdevMirror, Flush, JobComplete, Layer
 from qbprop_model.traits import Traits
+from qbprop_model.world import World
 
 FULL = 10.0
 
@@ -58,3 +60,25 @@ def test_while_a_hang_is_made_simpler_no_other_is_believed(tmp_path: Path, first
     assert watch.disagreed(wrong, session, book)
     believed = {first.id, wrong.id} | ({slow.id} if first.kind != HangFinding.kind else set())
     assert book.entries.keys() == believed
+
+
+def test_a_step_beside_a_mirror_has_a_job_in_flight() -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    watch = Watch(Statistics(), max_seconds=60, max_examples=None, tick=nothing, note=nothing)
+    world = World()
+    session: Any = SimpleNamespace(world=world)
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=512),)),
+        AddDisk(node="drive1", layers=(Layer(size=512),)),
+        BlockdevMirror(job="job0", node="drive0", target="drive1", filter="filter0"),
+        Flush(node="filter0"),
+        JobComplete(job="job0"),
+        Flush(node="drive0"),
+    ):
+        expected = world.apply(operation)
+        observed = SimpleNamespace(refused=None)
+        step: Any = SimpleNamespace(operation=operation, expected=expected, observed=observed)
+        watch.step_agreed(step, session, 0.1)
+    assert watch.statistics.in_flight == 3

@@ -99,6 +99,7 @@ class Watch:
         self._partial_backup = False
         self._bitmaps = 0
         self._jobs: dict[str, Job] = {}
+        self._mirrors = False
         self._cells: set[Cell] = set()
         self.corpus: Corpus | None = None
         self._in_example = False
@@ -190,7 +191,7 @@ class Watch:
         if self._in_example:
             self.statistics.example_done(partial_backup=self._partial_backup, bitmaps=self._bitmaps)
         self._in_example, self._partial_backup, self._bitmaps = False, False, 0
-        self._jobs, self._cells = {}, set()
+        self._jobs, self._mirrors, self._cells = {}, False, set()
 
     def step_agreed(self, step: Step, session: Session, seconds: float) -> None:
         """Called after each step that showed no disagreement."""
@@ -201,7 +202,8 @@ class Watch:
         refused = step.observed.refused is not None
         self.statistics.step(step.operation, refused=refused)
         jobs = session.world.jobs
-        self.statistics.in_flight += in_flight(self._jobs, jobs)
+        mirrors = bool(session.world.mirrors)
+        self.statistics.in_flight += in_flight(self._jobs, jobs) or mirrors or self._mirrors
         cells = list(met(step.operation, self._jobs, refused=refused))
         self.statistics.cells.update(cells)
         self._cells.update(cells)
@@ -210,7 +212,7 @@ class Watch:
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
         self._bitmaps = max(self._bitmaps, bitmaps)
         self._partial_backup |= is_partial_backup(step, session.world, self._jobs)
-        self._jobs = dict(jobs)
+        self._jobs, self._mirrors = dict(jobs), mirrors
 
     def example_agreed(self, example: tuple[Operation, ...]) -> None:
         """Called when all checks at the end of an example have agreed."""
