@@ -208,7 +208,7 @@ def command_mirror(op: JobCommand, world: State) -> Outcome:
                 raise Refused(Reason.ALREADY_PAUSED)
             empty = not world.size(world.nodes[mirror.node])
             if empty and not world.traits.blockdev_backup_x_perf:
-                raise OpenOutcomeError("when a mirror notices that has nothing to look for")
+                raise OpenOutcomeError("when a mirror that looks for nothing notices")
             _set_status(world, op.job, "standby")
         case JobResume():
             if not paused:
