@@ -80,7 +80,7 @@ EXPORTED_RESIZE = Hazard(
 EXPORTED_FILTER = Hazard("the end of a filter whose bitmap is exported", frozenset({"crash"}))
 CONCLUDED = Hazard("a look at the nodes behind a job that has concluded", frozenset({"crash"}))
 IGNORED_FOR_EVER = Hazard("a lasting error that a job ignores", frozenset({"hang"}), lasting=True)
-DRAINED = Hazard("a drive-backup without its target", frozenset({"hang"}), lasting=True)
+DRAINED = Hazard("a drive-backup without its target", frozenset({"hang", "events"}), lasting=True)
 EMPTY_DISK = Hazard("a backup of an empty disk", frozenset({"crash"}))
 ENDLESS_RESIZE = Hazard("a resize to more than any disk can have", frozenset({"crash", "reply"}))
 FAILED_RESIZE = Hazard("a new size that cannot be written", frozenset({"fields"}))

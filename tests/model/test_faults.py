@@ -35,6 +35,7 @@ from qbprop_model.operations import (
     ReleaseWrite,
     Request,
     Resize,
+    SyncMode,
     Transaction,
     Write,
     WriteZeroes,
@@ -559,3 +560,25 @@ def test_whether_a_busy_bitmap_or_a_fault_comes_first_is_open() -> None:
         assert world.apply(operation).refusal is None
     with pytest.raises(OpenOutcomeError):
         world.apply(Resize(node="drive0", size=512))
+
+
+@pytest.mark.parametrize(("sync", "length"), [("top", None), ("full", CLUSTER)])
+def test_a_job_that_is_cancelled_at_once_may_still_have_been_looking(
+    sync: SyncMode, length: int | None
+) -> None:
+    """How far one with sync top has looked is open, also where there is nothing to copy."""
+    below = Layer(size=CLUSTER, data=(Pattern(offset=0, length=CLUSTER, stamp=1),))
+    world = World()
+    for each in (
+        AddDisk(node="drive0", layers=(Layer(size=CLUSTER), below)),
+        AddDisk(node="drive1", layers=(below,), faults=(Fault(request="read", times=0),)),
+        *(CreateImage(image=f"target{i}", layer=Layer(size=CLUSTER)) for i in (0, 1)),
+    ):
+        world.apply(each)
+    looking = BlockdevBackup(node="drive0", target="target0", sync=sync, job="job0")
+    failing = BlockdevBackup(node="drive1", target="target1", sync="full", job="job1")
+    expected = world.apply(Transaction(actions=(looking, failing), grouped=True))
+    ended = expected.jobs["job0"]
+    assert (ended.length, ended.offset, ended.error) == (length, None, Reason.JOB_CANCELLED)
+    assert "[waiting]" in expected.words["job0"]
+    assert ("target0" in world.vague) == (sync == "full")

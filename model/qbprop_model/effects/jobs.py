@@ -264,11 +264,16 @@ def abort(world: State, job_id: str, reason: Reason) -> None:
 def cancel(world: State, job_id: str) -> None:
     """One job ends as cancelled (6.4)."""
     job = world.jobs[job_id]
+    length: int | None = job.length
     offset: int | None = job.offset
-    if world.words[job_id][:1] == ("created",) and job.copy and not job.endless:
-        offset = None  # it was under way
-        check_cancelled(world, job)
-        blur_target(world, job_id)
+    under_way = world.words[job_id][:1] == ("created",) and not job.endless
+    if under_way and (job.copy or job.scans):
+        offset = None
+        if job.scans:
+            length = None  # how far it had looked for what to copy
+        if job.copy:
+            check_cancelled(world, job)
+            blur_target(world, job_id)
         words = world.words[job_id]
         world.words[job_id] = (*(word for word in words if word != "waiting"), "[waiting]")
     elif job.status == "paused":
@@ -279,7 +284,7 @@ def cancel(world: State, job_id: str) -> None:
             blur_target(world, job_id)
             if job.faulty:
                 world.tell(job_id, f"[{job.faulty}]")
-    world.ends[job_id] = JobEnd(job.length, offset, Reason.JOB_CANCELLED, speed=job.speed)
+    world.ends[job_id] = JobEnd(length, offset, Reason.JOB_CANCELLED, speed=job.speed)
     world.jobs[job_id] = replace(world.jobs[job_id], error=Reason.JOB_CANCELLED)
     world.tell(job_id, "aborting", "CANCELLED")
     conclude(world, job_id, failed=True)
