@@ -6,7 +6,7 @@ from dataclasses import replace
 from qbprop_model.bitmap import BitmapRules
 from qbprop_model.data import all_zero
 from qbprop_model.disk import DiskRules
-from qbprop_model.disk.geometry import clusters, outward
+from qbprop_model.disk.geometry import clusters, outward, units
 from qbprop_model.image import Alloc, Cell, Chain, Image
 from qbprop_model.operations import OpenOutcomeError
 from qbprop_model.ranges import Ranges, joined, within
@@ -41,9 +41,12 @@ class GraphRules(BitmapRules, DiskRules):
 
     def committed(self, layers: Chain, base: Image) -> Ranges:
         """The ranges of the base that a commit of ``layers`` writes to, dirty afterwards (9)."""
-        size, cluster = layers[0].size, self.commit_cluster(base)
-        rounded = (outward(cluster, *each) for each in self.owned(layers, size))
-        return within(joined(rounded), 0, size)
+        size = layers[0].size
+        return self.in_units(self.owned(layers, size), self.commit_cluster(base), size)
+
+    def in_units(self, ranges: Ranges, unit: int, size: int) -> Ranges:
+        """Ranges rounded outward to whole units, the last one cut off at the end of the disk."""
+        return within(joined(outward(unit, *each) for each in ranges), 0, size)
 
     def redundant(self, layers: Chain, base: Chain, ranges: Ranges) -> Ranges:
         """The zeroes among ``ranges`` that a base need not get which is nothing but zeroes (9).
@@ -85,15 +88,13 @@ class GraphRules(BitmapRules, DiskRules):
         where the base ``detects`` them.
         """
         image, source, cluster = base[0], (*layers, *base), self.commit_cluster(base[0])
-        for start, end in ranges:
-            for s in range(start, end, cluster):
-                e = min(s + cluster, end)
-                cells = list(self.visible(source, s, e))
-                zeroes = Alloc.DATA not in {kind for _, _, kind in self.status(source, s, e)}
-                zeroes = zeroes or (detects_zeroes and only_zeroes(cells))
-                if zeroes and image.compat == "0.10":
-                    raise OpenOutcomeError("whether zeroes are written out or dropped")
-                image = self.carry((image, *base[1:]), cells, zeroes=zeroes)
+        for s, e in units(cluster, ranges):
+            cells = list(self.visible(source, s, e))
+            zeroes = Alloc.DATA not in {kind for _, _, kind in self.status(source, s, e)}
+            zeroes = zeroes or (detects_zeroes and only_zeroes(cells))
+            if zeroes and image.compat == "0.10":
+                raise OpenOutcomeError("whether zeroes are written out or dropped")
+            image = self.carry((image, *base[1:]), cells, zeroes=zeroes)
         return image
 
     def stream(self, chain: Chain) -> Image:

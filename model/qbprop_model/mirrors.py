@@ -1,14 +1,12 @@
 """Mirrors: what of a disk goes to another one, at once and as guests write (semantics 9)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qbprop_model.data import all_zero
-from qbprop_model.disk.geometry import outward
 from qbprop_model.graphs import GraphRules
 from qbprop_model.image import Alloc, Chain, Image
 from qbprop_model.jobs import JobRules
-from qbprop_model.ranges import Ranges, joined, within
+from qbprop_model.ranges import Ranges
 
 
 @dataclass(frozen=True)
@@ -51,25 +49,15 @@ class MirrorRules(JobRules, GraphRules):
         if sync == "none":
             return ()
         layers = source[:1] if sync == "top" else source
-        return self.in_chunks(self.owned(layers, source[0].size), chunk, source[0].size)
-
-    def in_chunks(self, ranges: Ranges, chunk: int, size: int) -> Ranges:
-        """Ranges rounded outward to whole chunks, the last one cut off at the end of the disk."""
-        return within(joined(outward(chunk, *each) for each in ranges), 0, size)
+        return self.in_units(self.owned(layers, source[0].size), chunk, source[0].size)
 
     def followed(self, offset: int, length: int, chunk: int, size: int) -> Ranges:
         """What a mirror copies behind a guest's write."""
-        return self.in_chunks(((offset, offset + length),), chunk, size)
+        return self.in_units(((offset, offset + length),), chunk, size)
 
     def written_through(self, offset: int, length: int) -> Ranges:
         """What of a guest's write goes to the target at once, with ``write-blocking``."""
         return ((offset, offset + length),)
-
-    def chunks(self, ranges: Ranges, chunk: int) -> Iterator[tuple[int, int]]:
-        """The chunks of ranges that begin with one, one by one."""
-        for start, end in ranges:
-            for s in range(start, end, chunk):
-                yield s, min(s + chunk, end)
 
     def chunk_kind(self, source: Chain, start: int, end: int, chunk: int) -> Alloc:
         """How a chunk travels: as zeroes if it is whole, and no more than one extent of zeroes."""

@@ -180,6 +180,12 @@ class State:
         return frozenset((*self.jobs, *self.mirrors))
 
     @property
+    def mirrored(self) -> frozenset[str]:
+        """The disks that mirrors read or write, by node name."""
+        pairs = ((each.node, each.target) for each in self.mirrors.values())
+        return frozenset(name for pair in pairs for name in pair)
+
+    @property
     def exported(self) -> frozenset[str]:
         """The disks that operations have exported, by node name."""
         return frozenset(export.node for export in self.exports.values())

@@ -23,7 +23,7 @@ from qbprop.qemu.driver import Driver
 from qbprop.qemu.explain import show, subtract
 from qbprop.qemu.observation import Observation, Refused
 from qbprop.qemu.performer import ENDLESS, ERROR_STOPPED
-from qbprop.qemu.primitives import SYNCED
+from qbprop.qemu.primitives import synced
 from qbprop.qemu.process import QemuDied, QemuGone
 from qbprop_model.expectation import FLOOD, FOLLOWS, STOPPED, Contents, Expectation
 from qbprop_model.operations import (
@@ -64,7 +64,7 @@ def rests(expected: Expectation) -> dict[str, str]:
         if FLOOD in words:
             found[job] = ENDLESS
         elif FOLLOWS in words:
-            found[job] = f"{SYNCED} {expected.alive[job].length}"
+            found[job] = synced(expected.alive[job].length or 0)
         elif words[-2:-1] and words[-2] in STOPPED:
             found[job] = ERROR_STOPPED
         elif statuses:

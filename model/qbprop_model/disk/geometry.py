@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from qbprop_model.bitmap import ceil_div
+from qbprop_model.ranges import Ranges
 
 
 def outward(unit: int, start: int, end: int) -> tuple[int, int]:
@@ -14,6 +15,13 @@ def clusters(size: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The clusters of ``size`` that ``[start, end)`` touches, one by one."""
     for s in range(start // size * size, end, size):
         yield s, s + size
+
+
+def units(size: int, ranges: Ranges) -> Iterator[tuple[int, int]]:
+    """The units of ``size`` from the start of each range on, one by one, cut off at its end."""
+    for start, end in ranges:
+        for s in range(start, end, size):
+            yield s, min(s + size, end)
 
 
 def pieces(unit: int, start: int, end: int) -> Iterator[tuple[int, int]]:

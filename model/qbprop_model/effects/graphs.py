@@ -119,14 +119,19 @@ def take_all(world: State, name: str) -> None:
 
 def _head(op: BlockCommit | BlockStream, world: State, missing: Reason) -> tuple[str, Node]:
     """The disk on top of a chain that a job is to work on, or why there is none."""
-    if op.job not in JOBS:
-        raise InvalidOperationError(f"there is no job {op.job}")
+    check_job(op.job)
     name, node = world.resolve(op.node, missing)
     if world.overlays(name) or node.read_only:
         raise InvalidOperationError("a disk with an overlay, or one that is read-only")
     if not world.settled_below(name):
         raise OpenOutcomeError("a job on a disk whose backing file is written to")
     return name, node
+
+
+def check_job(job: str) -> None:
+    """The job's name must be one of its slots."""
+    if job not in JOBS:
+        raise InvalidOperationError(f"there is no job {job}")
 
 
 def check_id(op: BlockCommit | BlockStream | BlockdevMirror, world: State) -> None:

@@ -130,10 +130,7 @@ def _store(world: State, name: str, image: Image | None, op: Request) -> None:
     world.nodes[name] = replace(world.nodes[name], unflushed=True)
     for each in (*world.filters(name), name):
         _touch(world, each, op)
-    for job_id, mirror in tuple(world.mirrors.items()):
-        if mirror.node == name:
-            zeroes = isinstance(op, WriteZeroes)
-            follow(world, job_id, op.offset, op.length, zeroes=zeroes)
+    follow(world, name, op.offset, op.length, zeroes=isinstance(op, WriteZeroes))
 
 
 @effect.register

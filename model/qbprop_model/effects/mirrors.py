@@ -3,17 +3,23 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 
-from qbprop_model.disk.geometry import outward
+from qbprop_model.disk.geometry import outward, units
 from qbprop_model.effects.backups import check_filter
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.effects.graphs import check_bits, check_id, check_limit, check_plain, touch
+from qbprop_model.effects.graphs import (
+    check_bits,
+    check_id,
+    check_job,
+    check_limit,
+    check_plain,
+    touch,
+)
 from qbprop_model.effects.jobs import check_verb
 from qbprop_model.expectation import FOLLOWS, NOISE, READY_NOISE, JobEnd, Reason
 from qbprop_model.graphs import only_zeroes
 from qbprop_model.image import Alloc, Image, Refused
 from qbprop_model.mirrors import Mirror
 from qbprop_model.operations import (
-    JOBS,
     BitmapAction,
     BlockdevMirror,
     Discard,
@@ -48,8 +54,7 @@ def _(op: BlockdevMirror, world: State) -> Outcome:
     if name == into:
         raise Refused(Reason.MIRRORED_INTO_ITSELF)
     _check_on_top(world, into)
-    if op.job not in JOBS:
-        raise InvalidOperationError(f"there is no job {op.job}")
+    check_job(op.job)
     check_filter(op.filter, world)
     check_id(op, world)
     _check_disks(world, name, into)
@@ -117,8 +122,14 @@ def _known_zeroes(
 # --- copying -------------------------------------------------------------------------------
 
 
-def follow(world: State, job_id: str, offset: int, length: int, *, zeroes: bool) -> None:
-    """A guest has written to a mirrored disk; ``zeroes``: by asking for them."""
+def follow(world: State, node: str, offset: int, length: int, *, zeroes: bool) -> None:
+    """A guest has written to a disk, which may be mirrored; ``zeroes``: by asking for them."""
+    for job_id, mirror in tuple(world.mirrors.items()):
+        if mirror.node == node:
+            _written(world, job_id, offset, length, zeroes=zeroes)
+
+
+def _written(world: State, job_id: str, offset: int, length: int, *, zeroes: bool) -> None:
     mirror = world.mirrors[job_id]
     if not length:
         raise OpenOutcomeError("what a mirror makes of a write of nothing")
@@ -141,7 +152,7 @@ def _copy(world: State, job_id: str, ranges: Ranges) -> None:
     target, source = world.nodes[mirror.target], world.chain(world.nodes[mirror.node].image)
     image, zeroes = world.images[target.image], mirror.zeroes
     written: list[tuple[int, int]] = []
-    for s, e in rules.chunks(ranges, mirror.chunk):
+    for s, e in units(mirror.chunk, ranges):
         kind = rules.chunk_kind(source, s, e, mirror.chunk)
         if kind is Alloc.ZERO and image.unit > mirror.chunk:
             kind = Alloc.DATA_OR_ZERO  # zeroes travel as whole clusters of the target
@@ -283,7 +294,7 @@ def check_apart(op: Operation, world: State) -> None:
 
     Raises InvalidOperationError for the rest: what else uses one of the disks.
     """
-    taken = {name for each in world.mirrors.values() for name in (each.node, each.target)}
+    taken = world.mirrored
     filters = {each.filter for each in world.mirrors.values()}
     match op:
         case Read() | Write() | WriteZeroes() | Discard() | Flush():

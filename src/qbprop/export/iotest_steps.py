@@ -13,7 +13,6 @@ from qbprop.qemu.monitor import Command
 from qbprop.qemu.nbd_server import START
 from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.primitives import (
-    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -31,6 +30,7 @@ from qbprop.qemu.primitives import (
     ReleaseGuest,
     ServeExports,
     UntilConcluded,
+    synced_length,
 )
 from qbprop_model.data import Data, Fill, Stamp
 from qbprop_model.expectation import Refusal
@@ -242,8 +242,7 @@ def _(step: object, test: Test, refusal: Refusal | None) -> None:
 @perform.register(AwaitRest)
 def _(step: object, test: Test, refusal: Refusal | None) -> None:
     for job, status in test.rests.items():
-        if status.startswith(SYNCED):
-            length = int(status.removeprefix(SYNCED))
+        if (length := synced_length(status)) is not None:
             test.add(f"self.job_follows({job!r}, {length})")
             continue
         rest = "ERROR .*paused" if status == ERROR_STOPPED else status

@@ -13,7 +13,6 @@ from qbprop.qemu.images import create_program, data_files, fill_program
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.performer import ERROR_STOPPED
 from qbprop.qemu.primitives import (
-    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -31,6 +30,7 @@ from qbprop.qemu.primitives import (
     ReleaseGuest,
     ServeExports,
     UntilConcluded,
+    synced_length,
 )
 from qbprop_model.data import Stamp
 
@@ -168,8 +168,8 @@ def _(step: AwaitExportGone, script: Script) -> Iterator[str]:
 @calls.register(AwaitRest)
 def _(step: object, script: Script) -> Iterator[str]:
     for job, status in script.rests.items():
-        if status.startswith(SYNCED):
-            yield f"job_follows {quote(job)} {status.removeprefix(SYNCED).strip()}"
+        if (length := synced_length(status)) is not None:
+            yield f"job_follows {quote(job)} {length}"
             continue
         rest = "paused ERROR" if status == ERROR_STOPPED else status
         yield f"job_rests {quote(job)} {rest}"

@@ -12,13 +12,14 @@ from qbprop.machine.draws import (
     LENGTH_LIMIT,
     SECTOR,
     below,
+    free_jobs,
     named,
     pick,
     present,
     seldom,
     sited,
 )
-from qbprop.machine.guest import behind_writes
+from qbprop.machine.guest import few
 from qbprop.machine.topology import CLUSTERS, COMPATS
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.disk.creation import RAW_LIMIT
@@ -110,14 +111,13 @@ def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """
     if seldom(draw, 3):
         return incremental(draw, world)
-    *before, chosen = behind_writes(draw, world, backup)
+    before, chosen = few(draw, world), backup(draw, world)
     zeroes = zeroed(draw, world, chosen) if seldom(draw, 2) else ()
     return (*before, *zeroes, chosen)
 
 
-def zeroed(draw: st.DrawFn, world: World, chosen: Operation) -> tuple[Operation, ...]:
+def zeroed(draw: st.DrawFn, world: World, chosen: Backup) -> tuple[Operation, ...]:
     """A job cluster of a backup's disk that is zeroed where the target has data."""
-    assert isinstance(chosen, Backup)
     node, target = world.find(chosen.node), world.images.get(chosen.target)
     if node is None or target is None or target.size != world.size(node) or not target.allocated:
         return ()
@@ -141,7 +141,7 @@ def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Ba
     used = {other.target for other in beside}
     taken = {other.bitmap for other in beside}
     free_bitmaps = {key: bitmap for key, bitmap in node.bitmaps.items() if key not in taken}
-    jobs = [job_id for job_id in JOBS if job_id not in world.job_ids] or list(JOBS)
+    jobs = free_jobs(world) or list(JOBS)
     job = jobs[min(len(beside), len(jobs) - 1)]
     given: dict[str, Any] = {
         "node": ref,

@@ -12,7 +12,13 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from qbprop_model.image import Alloc, Image
-from qbprop_model.operations import NODES, InvalidOperationError, Operation
+from qbprop_model.operations import (
+    FILTERS,
+    JOBS,
+    NODES,
+    InvalidOperationError,
+    Operation,
+)
 from qbprop_model.state import Node, State
 from qbprop_model.world import World
 
@@ -60,7 +66,7 @@ def present(world: State) -> list[str]:
 
 def plain(world: State) -> list[str]:
     """The disks that are nodes alone, on top of their chains, with only guests to use them."""
-    mirrored = {name for each in world.mirrors.values() for name in (each.node, each.target)}
+    mirrored = world.mirrored
     return [
         name
         for name in present(world)
@@ -69,6 +75,16 @@ def plain(world: State) -> list[str]:
         and not (world.overlays(name) or world.filters(name) or name in world.exported)
         and not world.faults.keys() & {name, world.nodes[name].image}
     ]
+
+
+def free_jobs(world: State) -> list[str]:
+    """The job ids that are not taken."""
+    return [job for job in JOBS if job not in world.job_ids]
+
+
+def free_filters(world: State) -> list[str]:
+    """The names of filters that are not taken."""
+    return [name for name in FILTERS if name not in world.nodes]
 
 
 def idle(world: State) -> list[str]:

@@ -17,6 +17,7 @@ from qbprop.machine.draws import (
     below,
     byte_range,
     data,
+    free_jobs,
     idle,
     named,
     pick,
@@ -26,7 +27,6 @@ from qbprop.machine.draws import (
 from qbprop.machine.guest import read_around
 from qbprop.machine.topology import FAULTY, add_disk, empty_slots, faults
 from qbprop_model.operations import (
-    JOBS,
     BitmapClear,
     BitmapMode,
     BlockdevBackup,
@@ -208,7 +208,7 @@ def struck(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(Write(node=name, offset=start, length=length, **data(draw)))
     bitmaps = sorted(scratch.nodes[name].bitmaps)
     image = scratch.images.get(target)
-    ids = [job_id for job_id in JOBS if job_id not in scratch.job_ids]
+    ids = free_jobs(scratch)
     if not bitmaps or image is None or not ids:
         return tuple(draft.operations)
     modes: tuple[BitmapMode, ...] = ("on-success", "always", "never")

@@ -6,7 +6,15 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, merge
-from qbprop.machine.draws import LENGTH_LIMIT, Draft, pick, plain, present, seldom
+from qbprop.machine.draws import (
+    LENGTH_LIMIT,
+    Draft,
+    free_jobs,
+    pick,
+    plain,
+    present,
+    seldom,
+)
 from qbprop.machine.guest import looked_at
 from qbprop.machine.mirrors import mirror
 from qbprop.machine.opening import again, open_disk
@@ -131,8 +139,7 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     below = world.chain_names(world.nodes[top].image)[1:]
     disks = {world.nodes[name].image: name for name in present(world)}
     bases = [disks[image] for image in below if image in disks]
-    free = [job for job in JOBS if job not in world.job_ids]
-    job = pick(draw, JOBS if seldom(draw, 12) else free or JOBS)
+    job = pick(draw, JOBS if seldom(draw, 12) else free_jobs(world) or JOBS)
     ends = ENDS if len(below) < 2 else ("stream", *ENDS, "stream")
     match pick(draw, ends) if world.settled_below(top) else "close":
         case "commit" if bases:

@@ -19,6 +19,7 @@ from qbprop.machine.draws import (
     Draft,
     below,
     data,
+    free_jobs,
     pick,
     present,
     seldom,
@@ -28,7 +29,6 @@ from qbprop.machine.opening import openings
 from qbprop.machine.topology import add_disk, empty_slots, layers
 from qbprop_model.operations import (
     FILTERS,
-    JOBS,
     TARGETS,
     Backup,
     BitmapClear,
@@ -101,7 +101,7 @@ def _member(
     world = draft.world
     targets = _free_targets(world, {each.target for each in beside})
     used = {each.job for each in beside}
-    jobs = [job for job in JOBS if job not in world.job_ids and job not in used]
+    jobs = [job for job in free_jobs(world) if job not in used]
     if not targets or not jobs:
         return None
     size = world.size(world.nodes[name])

@@ -16,6 +16,8 @@ from qbprop.machine.draws import (
     Draft,
     below,
     data,
+    free_filters,
+    free_jobs,
     named,
     pick,
     present,
@@ -91,9 +93,9 @@ def one_by_one(world: State, cluster: int) -> dict[str, Any]:
 def held(draw: st.DrawFn, world: State, chosen: Backup, beside: Collection[Backup] = ()) -> Backup:
     """A backup that stays in flight, in one of the ways that are deterministic (6.7)."""
     kind = pick(draw, ("limited", "limited", "pending", "endless", "limited", "failing"))
-    names = [name for name in FILTERS if name not in world.nodes]
+    names = free_filters(world)
     others = {each.job for each in beside}
-    ids = [job_id for job_id in JOBS if job_id not in world.job_ids and job_id not in others]
+    ids = [job_id for job_id in free_jobs(world) if job_id not in others]
     chosen = replace(
         chosen,
         job=ids[0] if ids else JOBS[0],

@@ -5,12 +5,19 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import bitmap_add, bitmap_command, merge
-from qbprop.machine.draws import LENGTH_LIMIT, Draft, below, pick, plain, seldom
+from qbprop.machine.draws import (
+    LENGTH_LIMIT,
+    Draft,
+    below,
+    free_filters,
+    free_jobs,
+    pick,
+    plain,
+    seldom,
+)
 from qbprop.machine.guest import looked_at
 from qbprop.machine.topology import add_disk, empty_slots, layers
 from qbprop_model.operations import (
-    FILTERS,
-    JOBS,
     BlockdevMirror,
     CopyMode,
     JobCancel,
@@ -21,7 +28,6 @@ from qbprop_model.operations import (
     Operation,
     Read,
 )
-from qbprop_model.world import World
 
 COPY_MODES: tuple[CopyMode, ...] = ("background", "background", "write-blocking")
 SYNCS: tuple[tuple[MirrorSync, ...], ...] = (
@@ -37,9 +43,11 @@ def mirror(draw: st.DrawFn, draft: Draft) -> None:
     backed = [name for name in plain(world) if world.below(world.nodes[name].image) is not None]
     node = pick(draw, backed if backed and not seldom(draw, 3) else plain(world))
     into = _target(draw, draft, node)
-    job, above = _free(draw, world)
-    if into is None or job is None or above is None:
+    jobs, filters = free_jobs(world), free_filters(world)
+    above = pick(draw, filters) if filters else None
+    if into is None or above is None or not jobs:
         return
+    job = jobs[0]
     for name in (node, into):
         if not world.nodes[name].bitmaps or seldom(draw, 3):
             draft.add(bitmap_add(draw, world, name))
@@ -79,13 +87,6 @@ def _target(draw: st.DrawFn, draft: Draft, node: str) -> str | None:
         draft.add(disk)
         return disk.node if disk.node in world.nodes else None
     return pick(draw, found) if found else None
-
-
-def _free(draw: st.DrawFn, world: World) -> tuple[str | None, str | None]:
-    """A job's id and a filter's name that are not taken."""
-    jobs = [job for job in JOBS if job not in world.job_ids]
-    names = [name for name in FILTERS if name not in world.nodes]
-    return (jobs[0] if jobs else None), (pick(draw, names) if names else None)
 
 
 def _beside(draw: st.DrawFn, draft: Draft, job: str, above: str) -> None:

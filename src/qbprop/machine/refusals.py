@@ -28,6 +28,7 @@ from qbprop.machine.draws import (
 from qbprop.machine.exports import refused_export
 from qbprop.machine.opening import offline, open_disk
 from qbprop.machine.topology import add_disk, empty_slots
+from qbprop_model.bitmap import ceil_div
 from qbprop_model.operations import (
     BAD_BITMAPS,
     BITMAPS,
@@ -162,15 +163,17 @@ def refused_merge(draw: st.DrawFn, world: World) -> BitmapMerge:
     good = bitmap_merge(draw, world)
     into = world.find(good.node)
     size = 0 if into is None else world.size(into)
-    unlike: dict[bool, list[MergeSource]] = {False: [], True: []}
-    for other in sited(world):
-        its = world.size(world.nodes[other])
-        if its != size:
-            near = -(-its // JOB_CLUSTER) == -(-size // JOB_CLUSTER)
-            unlike[near] += [
-                MergeSource(name=each, node=other) for each in sorted(world.nodes[other].bitmaps)
-            ]
-    culprit = pick(draw, unlike[True] or [MergeSource(name=name, node=node), *unlike[False]])
+    sizes = {other: world.size(world.nodes[other]) for other in sited(world)}
+    unlike = [
+        MergeSource(name=bitmap, node=other)
+        for other, its in sizes.items()
+        for bitmap in sorted(world.nodes[other].bitmaps)
+        if its != size
+    ]
+    count = ceil_div(size, JOB_CLUSTER)
+    alike = {other for other, its in sizes.items() if ceil_div(its, JOB_CLUSTER) == count}
+    near = [each for each in unlike if each.node in alike]
+    culprit = pick(draw, near or [MergeSource(name=name, node=node), *unlike])
     chosen = list(good.sources)
     chosen.insert(below(draw, len(chosen) + 1) if seldom(draw, 3) else len(chosen), culprit)
     return replace(good, sources=tuple(chosen))

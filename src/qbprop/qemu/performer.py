@@ -12,7 +12,6 @@ from qbprop.qemu.monitor import Command, Error, Event, Monitor, QemuSilent, Repl
 from qbprop.qemu.observation import Exchange, Refused, RequestRefused
 from qbprop.qemu.patience import Patience
 from qbprop.qemu.primitives import (
-    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -34,6 +33,7 @@ from qbprop.qemu.primitives import (
     ServeExports,
     UntilConcluded,
     resolve,
+    synced_length,
 )
 from qbprop.qemu.query import (
     JOBS_QUERY,
@@ -259,10 +259,11 @@ class Performer:
             created = [e.data["id"] for e in outcome.events if e.data.get("status") == "created"]
             rests = {job: "null" for job in created if job in self.jobs}
         for job, status in rests.items():
-            if status.startswith(SYNCED):
-                self._await_length(job, int(status.removeprefix(SYNCED)))
-            else:
+            length = synced_length(status)
+            if length is None:
                 self._await_status(job, status, outcome)
+            else:
+                self._await_length(job, length)
 
     def _await_status(self, job: str, status: str, outcome: Outcome) -> None:
         """Wait until a job has come to a status, or has concluded."""

@@ -11,7 +11,6 @@ from functools import singledispatch
 
 from qbprop.qemu.monitor import Command
 from qbprop.qemu.primitives import (
-    SYNCED,
     AttachGuest,
     AwaitCopy,
     AwaitExportGone,
@@ -36,6 +35,7 @@ from qbprop.qemu.primitives import (
     ReleaseRequest,
     ServeExports,
     UntilConcluded,
+    synced_length,
 )
 from qbprop_model import operations as op
 from qbprop_model.data import SECTOR
@@ -458,7 +458,7 @@ def awaiting(planned: Plan, rests: Mapping[str, str] | None) -> Plan:
     """
     if not rests or planned.settle:
         return planned
-    following = [job for job, rest in rests.items() if rest.startswith(SYNCED)]
+    following = [job for job, rest in rests.items() if synced_length(rest) is not None]
     wake = [Command("block-job-set-speed", {"device": job, "speed": 0}) for job in following]
     return replace(planned, settle=(*(wake or [DRAIN]), AwaitRest()))
 
@@ -475,13 +475,7 @@ def _settle(actions: tuple[op.Action, ...]) -> tuple[Primitive, ...]:
     return (AwaitJobs(),) if backups else ()
 
 
-@plan.register(op.JobPause)
-@plan.register(op.JobResume)
-@plan.register(op.JobCancel)
-@plan.register(op.JobComplete)
-@plan.register(op.JobFinalize)
-@plan.register(op.JobDismiss)
-@plan.register(op.JobSetSpeed)
+@plan.register
 def _(operation: op.JobCommand) -> Plan:
     resumed = isinstance(operation, op.JobResume)  # and may copy what its speed limit allows
     settle = (AwaitRest(), DRAIN) if resumed else (AwaitRest(),)

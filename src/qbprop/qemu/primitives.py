@@ -128,8 +128,17 @@ class AwaitRest:
     """Wait until every job that the operation moves has come to the status where it rests."""
 
 
-SYNCED = "synced"
-"""As a job's rest, with its length behind a blank: a mirror has copied that many bytes."""
+_SYNCED = "synced "
+
+
+def synced(length: int) -> str:
+    """As a job's rest: a mirror has copied so many bytes."""
+    return f"{_SYNCED}{length}"
+
+
+def synced_length(rest: str) -> int | None:
+    """The bytes that a mirror has copied when it comes to this rest; None for another rest."""
+    return int(rest.removeprefix(_SYNCED)) if rest.startswith(_SYNCED) else None
 
 
 @dataclass(frozen=True, slots=True)
