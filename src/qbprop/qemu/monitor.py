@@ -28,6 +28,12 @@ from qbprop.qemu.patience import SLICE_SECONDS, Patience
 EVENT_LIMIT = 10_000
 """Untaken events a monitor keeps before it reports a flood."""
 
+PASSED_OVER = frozenset({"MIGRATION_PASS"})
+"""Events that nobody waits for, and of which any number may come.
+
+QEMU 11.1 looks thousands of times what is left to migrate until it has measured its speed.
+"""
+
 CLOSE_SECONDS = 2.0
 """Longest time that closing a monitor may take."""
 
@@ -124,7 +130,7 @@ class Monitor:
     ``timeout`` bounds any single wait, in seconds, and may be set at any time.
     ``round_trips`` counts how often commands were sent; several at once are one. ``died`` is
     asked for the exception to raise when the connection is lost. More than ``event_limit``
-    untaken events are a flood: further ones are dropped.
+    untaken events are a flood: further ones are dropped. Those of PASSED_OVER are never kept.
     """
 
     def __init__(
@@ -312,6 +318,8 @@ class _Client(QMPClient):
     async def _on_message(self, msg: Message) -> None:
         if "event" not in msg:
             self.replies.append(msg)
+        elif msg["event"] in PASSED_OVER:
+            return
         elif len(self.inbox) < self._event_limit:
             self.inbox.append(Event(str(msg["event"]), cast("dict[str, Any]", msg.get("data", {}))))
         else:
