@@ -429,7 +429,7 @@ class Driver:
             sizes=state.sizes if state else {},
             other_nodes=state.other_nodes if state else (),
             digests=digests_of(digests, replies[: len(digests)]),
-            jobs=None if jobs is None else () if unanswered else tuple(accepted(jobs)),
+            jobs=None if jobs is None or unanswered else tuple(accepted(jobs)),
             stderr=outcome.said + self._now.process.stderr_text(),
             aftermath=(*outcome.aftermath, *unanswered),
             exchange=tuple(outcome.exchange),
