@@ -1,6 +1,7 @@
 """Backups and the images they are written to."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from qbprop.machine.draws import (
     JOB_CLUSTER,
     LENGTH_LIMIT,
     SECTOR,
+    Draft,
     below,
     free_jobs,
     named,
@@ -73,12 +75,20 @@ def backing(draw: st.DrawFn, world: State, image: str, format_: str = "qcow2") -
 
 
 def target(draw: st.DrawFn, world: State) -> Operation:
-    """A fresh target, or another backing file for one."""
-    overlays = [n for n in TARGETS if n in world.images and world.images[n].format == "qcow2"]
-    if not overlays or not seldom(draw, 4):
+    """A fresh target, or another backing file for one: mostly one that shows other bytes."""
+    overlays = [n for n in _existing(world) if world.images[n].format == "qcow2"]
+    if not overlays or not seldom(draw, 2):
         return create_image(draw, world)
     image = pick(draw, overlays)
-    return RebaseImage(image=image, backing=backing(draw, world, image))
+    before = world.images[image].backing
+    files: list[str | None] = [None, *(n for n in _existing(world) if n < image)]
+    others = [n for n in files if n != before and (_shows(world, n) or _shows(world, before))]
+    return RebaseImage(image=image, backing=pick(draw, others or files))
+
+
+def _shows(world: State, image: str | None) -> bool:
+    """Whether something is written in an image or below it."""
+    return image is not None and any(layer.allocated for layer in world.chain(image))
 
 
 def partly_dirty(bitmaps: Mapping[str, Bitmap]) -> list[str]:
@@ -105,33 +115,75 @@ def modes(draw: st.DrawFn, bitmaps: Mapping[str, Bitmap], *, chain: bool) -> dic
 
 
 def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
-    """A backup of any kind, or the next link of a chain.
-
-    Every second time the disk has zeroes where the target, if it exists, has something.
-    """
+    """A backup of any kind, or the next link of a chain."""
     if seldom(draw, 3):
         return incremental(draw, world)
-    before, chosen = few(draw, world), backup(draw, world)
-    zeroes = zeroed(draw, world, chosen) if seldom(draw, 2) else ()
-    return (*before, *zeroes, chosen)
+    if seldom(draw, 2) and (zeroes := backup_of_zeroes(draw, world)):
+        return zeroes
+    return (*few(draw, world), backup(draw, world))
 
 
-def zeroed(draw: st.DrawFn, world: World, chosen: Backup) -> tuple[Operation, ...]:
-    """A job cluster of a backup's disk that is zeroed where the target has data."""
-    node, target = world.find(chosen.node), world.images.get(chosen.target)
-    if node is None or target is None or target.size != world.size(node) or not target.allocated:
+def backup_of_zeroes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
+    """A job cluster that is zeroed where a target has something, and a backup into that target.
+
+    Of a disk of which QEMU surely tells that it is zero there; nothing where there is none.
+    Where no target has anything, the disk is backed up into a fresh one first.
+    """
+    disks = [name for name in present(world) if _tells_zeroes(world, name)]
+    if not disks:
         return ()
-    cluster = world.rules.job_cluster(target)
-    start, end = pick(draw, target.allocated[:8])
-    offset = (start + below(draw, end - start)) // cluster * cluster
-    length = min(cluster, target.size - offset, LENGTH_LIMIT)
-    unmap = not seldom(draw, 4)  # with it nothing is kept that may look like data
-    return (WriteZeroes(node=chosen.node, offset=offset, length=length, unmap=unmap),)
+    draft = Draft(world)
+    pairs = list(_overwritable(world, disks))
+    if not pairs:
+        name = pick(draw, disks)
+        create = create_image(draw, world, world.size(world.nodes[name]))
+        draft.add(Write(node=name, offset=0, length=JOB_CLUSTER, stamp=0), create)
+        if create.image in draft.world.images:
+            given = {"node": name, "sync": "full"}
+            draft.add(into(draw, draft.world, create.image, given))
+        pairs = list(_overwritable(draft.world, [name]))
+    if pairs:
+        name, target, offset = pick(draw, pairs)
+        length = world.rules.job_cluster(draft.world.images[target])
+        draft.add(WriteZeroes(node=name, offset=offset, length=length, unmap=True))
+        given = {"node": name, "job": (free_jobs(draft.world) or JOBS)[0]}
+        given |= modes(draw, draft.world.nodes[name].bitmaps, chain=False)
+        draft.add(into(draw, draft.world, target, given))
+    return tuple(draft.operations)
+
+
+def _overwritable(world: State, disks: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    """Disks, targets of their size, and offsets of whole job clusters that targets have."""
+    for name, target in product(disks, _existing(world)):
+        image = world.images[target]
+        if image.size == world.size(world.nodes[name]):
+            yield from ((name, target, offset) for offset in _whole_clusters(world, target))
+
+
+def _tells_zeroes(world: State, name: str) -> bool:
+    """Whether what is zeroed of a disk of one layer is plainly told to be zero, and no more."""
+    node = world.nodes[name]
+    image = world.images[node.image]
+    able = image.format == "qcow2" and image.compat != "0.10" and image.backing is None
+    large = image.size >= JOB_CLUSTER and image.slice_size >= LENGTH_LIMIT
+    return able and large and node.discard and not node.read_only
+
+
+def _whole_clusters(world: State, target: str) -> Iterator[int]:
+    """Offsets of some whole job clusters in which a target has something."""
+    image = world.images[target]
+    cluster = world.rules.job_cluster(image)
+    for start, _ in image.allocated[:8]:
+        if start - start % cluster + cluster <= image.size and cluster <= LENGTH_LIMIT:
+            yield start - start % cluster
 
 
 def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Backup:
     """A backup that can run ``beside`` others: of any kind, to any target."""
     disks = sited(world) or present(world)
+    deep = [n for n in present(world) if len(world.chain_names(world.nodes[n].image)) > 2]
+    if deep and seldom(draw, 4):
+        disks = deep
     if beside and not seldom(draw, 6):
         disks = [n for n in disks if all(world.find(b.node) is not world.nodes[n] for b in beside)]
     name = pick(draw, disks or present(world))
@@ -151,7 +203,11 @@ def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Ba
     }
     fitting = [n for n in _existing(world) if world.images[n].size == world.size(node)]
     fitting = [n for n in fitting if n not in used]
-    if fitting and not seldom(draw, 3):
+    filled = [n for n in fitting if world.images[n].allocated]
+    if filled and not seldom(draw, 4):
+        fitting = filled
+    fresh = not seldom(draw, 3) if given["sync"] == "top" else seldom(draw, 3)
+    if fitting and not fresh:
         return into(draw, world, pick(draw, fitting), given)
     free = [n for n in _unused(world) if n not in used] or _unused(world)
     free = [n for n in free if n not in world.images] or free

@@ -51,7 +51,9 @@ def request(draw: st.DrawFn, world: World, name: str | None = None) -> Operation
     offset, length = byte_range(draw, world, node)
     match kind:
         case "write":
-            return Write(node=ref, offset=offset, length=length, **data(draw))
+            detected = node.detect_zeroes != "off" and seldom(draw, 3)
+            given = {"fill": 0} if detected else data(draw)
+            return Write(node=ref, offset=offset, length=length, **given)
         case "zeroes":
             unmap = seldom(draw, 2)
             return WriteZeroes(node=ref, offset=offset, length=length, unmap=unmap)
@@ -156,11 +158,14 @@ def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     """Grow, shrink, same, to zero; every other time there and back again.
 
     Then the end of the disk is written before, so that there is something to be cut off, and
-    seldom a bitmap that has recorded it is disabled. Behind it the seam, where the disk ended in
+    often a bitmap that has recorded it is disabled. Behind it the seam, where the disk ended in
     between, is mostly read or written over.
     """
     able = [name for name in present(world) if name not in world.exported]
-    name = pick(draw, able if able and not seldom(draw, 8) else present(world))
+    if able and not seldom(draw, 8):
+        name = pick(draw, able + 2 * [name for name in able if covered(world, name)])
+    else:
+        name = pick(draw, present(world))
     node, old = world.nodes[name], world.size(world.nodes[name])
     ref, size = named(draw, world, name), new_size(draw, world, node)
     resize, low = Resize(node=ref, size=size), min(size, old)
@@ -172,9 +177,16 @@ def resizes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     back = (resize, Resize(node=ref, size=end), *across(draw, ref, low, end))
     if seldom(draw, 3):
         return back
-    if node.bitmaps and seldom(draw, 4):
+    if node.bitmaps and seldom(draw, 2):
         return (write, BitmapDisable(node=ref, name=pick(draw, sorted(node.bitmaps))), *back)
     return (write, *back)
+
+
+def covered(world: World, name: str) -> bool:
+    """Whether a disk hides the end of a longer backing file, and ends within a cluster."""
+    image, *below = world.chain(world.nodes[name].image)
+    longer = bool(below) and below[0].size > image.size
+    return longer and image.size < image.capacity(image.size)
 
 
 def across(draw: st.DrawFn, ref: str, seam: int, end: int) -> tuple[Operation, ...]:
@@ -199,6 +211,9 @@ def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
     """A size in bytes that a disk can get."""
     image, old = world.images[node.image], world.size(node)
     qcow2 = image.format == "qcow2"
+    room = image.capacity(old) - old if qcow2 else 0
+    if room >= SECTOR and seldom(draw, 4):
+        return old // SECTOR * SECTOR + pick(draw, (1, room // SECTOR, 3)) * SECTOR
     grains = [SECTOR, 65536, image.cluster_size if qcow2 else SECTOR]
     grains += [64 * bitmap.granularity for bitmap in node.bitmaps.values()]
     steps = pick(draw, [1, -1, 2, -2, 0, 5, -5, -(10**6), 17])
@@ -206,6 +221,6 @@ def new_size(draw: st.DrawFn, world: World, node: Node) -> int:
     if size > max(SMALL, old) and old <= SMALL:
         size = pick(draw, [SMALL, old, SMALL - SECTOR])
     size = max(size, smallest(world, node, old))
-    if not qcow2 and seldom(draw, 3):
+    if not qcow2 and seldom(draw, 2):
         size += 1000
     return size

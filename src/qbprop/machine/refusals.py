@@ -325,6 +325,7 @@ ALL: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_export,
     refused_opening,
     refused_chain,
+    refused_merge,
 )
 PROGRAMS: tuple[Callable[[st.DrawFn, World], Operation], ...] = (
     refused_image,

@@ -126,7 +126,7 @@ def add_disk(draw: st.DrawFn, world: World) -> AddDisk:
     while chain[-1].format == "qcow2" and len(chain) < 3 and seldom(draw, 2):
         same = chain[0].size
         longer = min(same + (1 << 20), max(same, SMALL))
-        other = pick(draw, (same, longer, None, same, None))
+        other = pick(draw, (same, longer, None, same, longer))
         chain.append(layers(draw, other, data_in_it=1))
     discard = pick(draw, DISCARDS)
     drive = DRIVES[slot] if world.traits.human_monitor_command and seldom(draw, 2) else None

@@ -23,7 +23,7 @@ from qbprop_model.operations import (
 )
 from qbprop_model.world import World
 
-KINDS = (*BY_NAME, "add", "add", "merge", "backup", "merge", "backup", "again", "again")
+KINDS = (*BY_NAME, "add", "add", "merge", "backup", "merge", "backup", *("again",) * 4)
 
 
 def transaction(

@@ -9,7 +9,7 @@ from tests.sensitivity.registry import wrong_effect, wrong_rule
 
 from qbprop_model.bitmap import Bitmap, Bits
 from qbprop_model.expectation import Reason
-from qbprop_model.operations import BitmapMerge, InvalidOperationError, MergeSource
+from qbprop_model.operations import BitmapMerge, InvalidOperationError, MergeSource, Transaction
 from qbprop_model.rules import Rules
 from qbprop_model.world import World
 
@@ -126,7 +126,12 @@ def merge_ignores_the_node(original: Any) -> Any:
 def sizes_differ_by_little(original: Any) -> Any:
     def apply(world: World, operation: Any) -> Any:
         expected = original(world, operation)
-        alike = len({-(-world.size(node) // 65536) for node in world.nodes.values()}) == 1
+        actions = operation.actions if isinstance(operation, Transaction) else (operation,)
+        merged = [action for action in actions if isinstance(action, BitmapMerge)]
+        names = {each.node for each in merged}
+        names |= {source.node for each in merged for source in each.sources if source.node}
+        found = filter(None, map(world.find, names))
+        alike = len({-(-world.size(node) // 65536) for node in found}) == 1
         if expected.refusal is not None and expected.refusal.reason is Reason.BITMAP_SIZES_DIFFER:
             return replace(expected, refusal=None) if alike else expected
         return expected
