@@ -35,6 +35,7 @@ from qbprop_model.operations import (
     Restart,
     Transaction,
     Write,
+    WriteCompressed,
     WriteZeroes,
 )
 from qbprop_model.traits import Traits
@@ -312,6 +313,22 @@ def test_what_is_below_an_overlay_is_not_mirrored_not_even_into_itself() -> None
     for operation in (itself, replace(MIRROR, target="drive2")):
         with pytest.raises(InvalidOperationError):
             state.apply(operation)
+
+
+def test_what_is_below_a_mirrored_overlay_is_read_only_not_unshared() -> None:
+    snapshot = BlockdevSnapshot(node="drive0", overlay="drive1")
+    state = world(snapshot, replace(TARGET, node="drive2"))
+    assert state.apply(replace(MIRROR, node="drive1", target="drive2")).refusal is None
+    refusal = state.apply(WriteCompressed(node="drive0", offset=0, length=0, fill=1)).refusal
+    assert refusal
+    assert refusal.reason is Reason.READ_ONLY
+
+
+def test_nobody_reads_the_target_of_a_mirror_at_the_end() -> None:
+    assert {"drive0", "drive1"} <= world().final().contents.keys()
+    final = world(MIRROR).final()
+    assert "drive0" in final.contents
+    assert "drive1" not in {*final.contents, *final.allocated}
 
 
 def test_a_mirror_ends_with_qemu_and_its_target_stays() -> None:

@@ -234,11 +234,14 @@ def _(op: WriteCompressed, world: State) -> Outcome:
 
 
 def _unshared(world: State, name: str) -> bool:
-    """Whether a job's filter, anywhere above a node, lets nobody else write to it (10.1)."""
+    """Whether a backup's filter, anywhere above a node, lets nobody else write to it (10.1).
+
+    That of a mirror lets others write.
+    """
     disk = world.nodes[name].filters or name
     own = world.filters(disk)
     over = own if name == disk else own[: own.index(name)]
-    return bool(over) or any(map(world.filters, world.above(disk)))
+    return bool(over) or any(map(world.filters, {*world.above(disk)} - world.mirrored))
 
 
 def _passes_unmap(world: State, name: str) -> bool:
