@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from qbprop_model.bitmap import ceil_div
 from qbprop_model.disk.geometry import clusters
 from qbprop_model.expectation import Reason
-from qbprop_model.image import Image
+from qbprop_model.image import Alloc, Image
 from qbprop_model.operations import Errno, Fault, Request
 from qbprop_model.ranges import Ranges
 
@@ -24,14 +25,18 @@ class FaultRules:
     def data_writes(self, image: Image, offset: int, length: int) -> tuple[int, int]:
         """The least and the most writes of data that a guest's write of a qcow2 layer takes.
 
-        Each slice of the L2 tables is looked up by itself; what lies together in the file may
-        be written at once.
+        What lies together in the file may be written at once. A new L2 table comes between what
+        is in its slice and what was before it: a table is new where nothing of the slice is
+        allocated, and no discard has made it before.
         """
-        last = offset + length - 1
-        slices, clusters = (
-            last // unit - offset // unit + 1 for unit in (image.slice_size, image.cluster_size)
+        end, unit = offset + length, image.slice_size
+        later = range(offset // unit + 1, ceil_div(end, unit))
+        new = sum(
+            {kind for *_, kind in image.alloc.runs(each * unit, (each + 1) * unit)} == {Alloc.NONE}
+            for each in later
         )
-        return slices, clusters
+        most = (end - 1) // image.cluster_size - offset // image.cluster_size + 1
+        return 1 + new, most
 
     def torn(self, image: Image, offset: int, length: int) -> Ranges:
         """The parts of a write of which each may have been done where it failed: clusters."""

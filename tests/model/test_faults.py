@@ -442,6 +442,31 @@ def test_writes_below_the_count_pass_and_are_counted() -> None:
     assert reason(world.apply(Write(node="drive0", offset=4096, length=1, stamp=1))) is None
 
 
+def test_clusters_of_slices_that_have_their_tables_may_be_written_at_once() -> None:
+    first = Write(node="drive0", offset=0, length=512, stamp=1)
+    world = tearing(passing=2)
+    world.apply(first)
+    assert reason(world.apply(ACROSS)) is Reason.IO_ERROR
+    world = tearing(passing=2)
+    world.apply(replace(first, offset=3 * CLUSTER - 512))
+    assert reason(world.apply(ACROSS)) is Reason.IO_ERROR
+    world = tearing(passing=2)
+    world.apply(replace(first, offset=2 * CLUSTER + 4096))
+    with pytest.raises(OpenOutcomeError):
+        world.apply(ACROSS)
+
+
+def test_a_discard_leaves_open_how_many_writes_there_are() -> None:
+    world = World()
+    layer = Layer(size=SIZE, cluster_size=512)
+    fault = Fault(request="write_aio", after=1)
+    world.apply(AddDisk(node="drive0", layers=(layer,), discard="unmap", faults=(fault,)))
+    with pytest.raises(OpenOutcomeError):
+        world.apply(Discard(node="drive0", offset=0, length=4096))
+    assert reason(world.apply(ACROSS)) is Reason.IO_ERROR
+    assert reason(world.apply(Discard(node="drive0", offset=0, length=4096))) is None
+
+
 @pytest.mark.parametrize(
     "operation",
     [

@@ -274,11 +274,13 @@ def test_commands_to_a_mirror() -> None:
 
 
 @pytest.mark.parametrize("notices", [True, False])
-def test_whether_a_mirror_of_an_empty_disk_is_paused(notices: bool) -> None:  # noqa: FBT001
+def test_whether_a_mirror_of_an_empty_disk_is_paused_and_cancelled(notices: bool) -> None:  # noqa: FBT001
     state = World(traits=Traits(blockdev_backup_x_perf=notices))
     for name in ("drive0", "drive1"):
         state.apply(AddDisk(node=name, layers=(Layer(size=0),)))
     state.apply(MIRROR)
+    cancelled = state.copy().apply(JobCancel(job="job0")).jobs["job0"]
+    assert cancelled.error is (Reason.JOB_CANCELLED if notices else None)
     if notices:
         assert state.apply(JobPause(job="job0")).alive["job0"].status == "standby"
         return

@@ -15,6 +15,7 @@ from qbprop_model.faults import REASONS
 from qbprop_model.image import Cell, Chain, Image, Refused
 from qbprop_model.operations import (
     Discard,
+    Fault,
     Flush,
     InvalidOperationError,
     OpenOutcomeError,
@@ -105,7 +106,7 @@ def _fails_below(world: State, name: str, op: Request) -> Refusal | None:
     """
     key = world.nodes[name].image
     image = world.images[key]
-    fault = next((each for each in world.faults.get(key, ()) if each.request == "write_aio"), None)
+    fault = _fault_below(world, name)
     if fault is None or not op.length:
         return None
     if not isinstance(op, Write) or detected(op, world.nodes[name]):
@@ -121,6 +122,12 @@ def _fails_below(world: State, name: str, op: Request) -> Refusal | None:
     world.vague |= {key}
     _store(world, name, None, op)
     return Refusal(REASONS[fault.errno])
+
+
+def _fault_below(world: State, name: str) -> Fault | None:
+    """The fault of a layer's file that a write of data will meet."""
+    faults = world.faults.get(world.nodes[name].image, ())
+    return next((each for each in faults if each.request == "write_aio"), None)
 
 
 def _store(world: State, name: str, image: Image | None, op: Request) -> None:
@@ -275,6 +282,8 @@ def _(op: Discard, world: State) -> Outcome:
         return Outcome()
     if not node.discard or world.filters(name):
         return Outcome()
+    if op.length and _fault_below(world, name) is not None:
+        raise OpenOutcomeError("how many writes of data the clusters take that a discard leaves")
     image, failed = chain[0], None
     for start, end in _discarded(op, image, world):
         if reason := strike(world, name, "discard", start, end - start):
