@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from qbprop_model.bitmap import ceil_div
 from qbprop_model.disk.geometry import clusters
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Image
@@ -29,14 +28,10 @@ class FaultRules:
         is in its slice and what was before it: a table is new where nothing of the slice is
         allocated, and no discard has made it before.
         """
-        end, unit = offset + length, image.slice_size
-        later = range(offset // unit + 1, ceil_div(end, unit))
-        new = sum(
-            {kind for *_, kind in image.alloc.runs(each * unit, (each + 1) * unit)} == {Alloc.NONE}
-            for each in later
-        )
-        most = (end - 1) // image.cluster_size - offset // image.cluster_size + 1
-        return 1 + new, most
+        end = offset + length
+        _, *later = clusters(image.slice_size, offset, end)
+        new = sum(all(kind is Alloc.NONE for *_, kind in image.alloc.runs(*each)) for each in later)
+        return 1 + new, len(list(clusters(image.cluster_size, offset, end)))
 
     def torn(self, image: Image, offset: int, length: int) -> Ranges:
         """The parts of a write of which each may have been done where it failed: clusters."""

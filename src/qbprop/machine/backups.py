@@ -21,7 +21,7 @@ from qbprop.machine.draws import (
     seldom,
     sited,
 )
-from qbprop.machine.guest import few
+from qbprop.machine.guest import behind_writes
 from qbprop.machine.topology import CLUSTERS, COMPATS
 from qbprop_model.bitmap import Bitmap
 from qbprop_model.disk.creation import RAW_LIMIT
@@ -65,13 +65,13 @@ def create_image(draw: st.DrawFn, world: State, size: int | None = None) -> Crea
         size = world.size(world.nodes[pick(draw, present(world))])
     layer = target_layer(draw, size)
     image = pick(draw, _unused(world))
-    return CreateImage(image=image, layer=layer, backing=backing(draw, world, image, layer.format))
+    files = _earlier(world, image) if layer.format == "qcow2" else ()
+    return CreateImage(image=image, layer=layer, backing=pick(draw, [*files, None]))
 
 
-def backing(draw: st.DrawFn, world: State, image: str, format_: str = "qcow2") -> str | None:
-    """What may back a target: often nothing."""
-    earlier = [name for name in _existing(world) if name < image]
-    return pick(draw, [*earlier, None]) if format_ == "qcow2" else None
+def _earlier(world: State, image: str) -> Iterator[str]:
+    """The targets that may back a target."""
+    return (name for name in _existing(world) if name < image)
 
 
 def target(draw: st.DrawFn, world: State) -> Operation:
@@ -81,7 +81,7 @@ def target(draw: st.DrawFn, world: State) -> Operation:
         return create_image(draw, world)
     image = pick(draw, overlays)
     before = world.images[image].backing
-    files: list[str | None] = [None, *(n for n in _existing(world) if n < image)]
+    files = [None, *_earlier(world, image)]
     others = [n for n in files if n != before and (_shows(world, n) or _shows(world, before))]
     return RebaseImage(image=image, backing=pick(draw, others or files))
 
@@ -120,7 +120,7 @@ def backups(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         return incremental(draw, world)
     if seldom(draw, 2) and (zeroes := backup_of_zeroes(draw, world)):
         return zeroes
-    return (*few(draw, world), backup(draw, world))
+    return behind_writes(draw, world, backup)
 
 
 def backup_of_zeroes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
@@ -143,21 +143,25 @@ def backup_of_zeroes(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
             draft.add(into(draw, draft.world, create.image, given))
         pairs = list(_overwritable(draft.world, [name]))
     if pairs:
-        name, target, offset = pick(draw, pairs)
-        length = world.rules.job_cluster(draft.world.images[target])
-        draft.add(WriteZeroes(node=name, offset=offset, length=length, unmap=True))
-        given = {"node": name, "job": (free_jobs(draft.world) or JOBS)[0]}
-        given |= modes(draw, draft.world.nodes[name].bitmaps, chain=False)
+        zeroes, target = pick(draw, pairs)
+        draft.add(zeroes)
+        given = {"node": zeroes.node, "job": (free_jobs(draft.world) or JOBS)[0]}
+        given |= modes(draw, draft.world.nodes[zeroes.node].bitmaps, chain=False)
         draft.add(into(draw, draft.world, target, given))
     return tuple(draft.operations)
 
 
-def _overwritable(world: State, disks: Iterable[str]) -> Iterator[tuple[str, str, int]]:
-    """Disks, targets of their size, and offsets of whole job clusters that targets have."""
+def _overwritable(world: State, disks: Iterable[str]) -> Iterator[tuple[WriteZeroes, str]]:
+    """Targets of a disk's size, and a request that zeroes a job cluster which they have there."""
     for name, target in product(disks, _existing(world)):
         image = world.images[target]
-        if image.size == world.size(world.nodes[name]):
-            yield from ((name, target, offset) for offset in _whole_clusters(world, target))
+        cluster = world.rules.job_cluster(image)
+        if image.size != world.size(world.nodes[name]) or cluster > LENGTH_LIMIT:
+            continue
+        for start, _ in image.allocated[:8]:
+            offset = start - start % cluster
+            if offset + cluster <= image.size:
+                yield WriteZeroes(node=name, offset=offset, length=cluster, unmap=True), target
 
 
 def _tells_zeroes(world: State, name: str) -> bool:
@@ -167,15 +171,6 @@ def _tells_zeroes(world: State, name: str) -> bool:
     able = image.format == "qcow2" and image.compat != "0.10" and image.backing is None
     large = image.size >= JOB_CLUSTER and image.slice_size >= LENGTH_LIMIT
     return able and large and node.discard and not node.read_only
-
-
-def _whole_clusters(world: State, target: str) -> Iterator[int]:
-    """Offsets of some whole job clusters in which a target has something."""
-    image = world.images[target]
-    cluster = world.rules.job_cluster(image)
-    for start, _ in image.allocated[:8]:
-        if start - start % cluster + cluster <= image.size and cluster <= LENGTH_LIMIT:
-            yield start - start % cluster
 
 
 def backup(draw: st.DrawFn, world: State, beside: Collection[Backup] = ()) -> Backup:
