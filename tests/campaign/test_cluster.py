@@ -10,11 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis.database import DirectoryBasedExampleDatabase
 from tests.campaign.redis_server import redis_server
 from tests.cli.run import qbprop, start_qbprop, wrong_model
 from tests.cli.test_jobs import record
 from tests.cli.test_resume import descendants, found
 from tests.cli.test_signals import command, lives, wait_until
+
+from qbprop.campaign.database import MISSED_KEYS, open_database
 
 
 class Cluster:
@@ -91,6 +94,29 @@ def test_workers_are_lost_and_join_and_all_work_is_done(
         assert os.access(out / "findings" / each["id"] / "reproduce.sh", os.X_OK)
     assert [each.name for each in (out / "shares").iterdir()] == ["done.json"]
     wait_until(lambda: not qemus(second) and not qemus(third))
+
+
+def test_what_shares_could_not_give_to_redis_it_is_given_by_the_campaign(
+    cluster: Cluster, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    cluster.add_worker()
+    with redis_server(tmp_path / "redis") as redis:
+        redis.stop()
+        words = ("--cluster", cluster.address, "--database", redis.url, "--max-time", "10m")
+        done = qbprop("fuzz", "--out", out, "--max-examples", "20", *words, **environment)
+        assert done.returncode == 1, done.stderr
+        assert [each.name for each in (out / "shares").iterdir()] == ["done.json"]
+        (folder,) = out.glob("missed-*")
+        missed = DirectoryBasedExampleDatabase(folder)
+        kept = {key: set(missed.fetch(key)) for key in missed.fetch(MISSED_KEYS)}
+        assert any(kept.values())
+        redis.start()
+        done = qbprop("fuzz", "--resume", out, **environment)
+        assert done.returncode == 1, done.stderr
+        theirs = open_database([redis.url], tmp_path / "theirs", print)
+        assert all(set(theirs.fetch(key)) >= values for key, values in kept.items())
+    assert not any(any(missed.fetch(key)) for key in kept)
 
 
 def test_shares_end_with_their_campaign(

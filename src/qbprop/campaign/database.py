@@ -5,6 +5,7 @@ alone, and vanishes from Redis when nobody has asked for a long time.
 """
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -28,6 +29,9 @@ PATIENCE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 """Time from a failure of Redis to the next try."""
 
+MISSED_KEYS = b"qbprop.missed"
+"""What the keys are kept with of which Redis has missed something."""
+
 SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -44,18 +48,45 @@ def open_database(places: Sequence[str], out: Path, told: Callable[[str], None])
 
     :raises EnvironmentProblem: a place makes no sense, or the client of Redis is not installed.
     """
-    urls = [place for place in places if place.startswith(SCHEMES)]
-    folders = [Path(place) for place in places if place not in urls] or [out / "examples"]
+    folders = _folders(places, out)
     database: ExampleDatabase = MultiplexedDatabase(*map(DirectoryBasedExampleDatabase, folders))
-    for url in urls:
-        missed = DirectoryBasedExampleDatabase(folders[0].with_name(_missed(url)))
-        database = SharedDatabase(database, missed, url, told)
+    for url in _urls(places):
+        database = SharedDatabase(database, _missed(url, places, out), url, told)
     return database
 
 
-def _missed(url: str) -> str:
-    """The folder of what a Redis is still to be given."""
-    return f"missed-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+def add_missed(share: Path, out: Path) -> None:
+    """Add what Redis has missed of a share's campaign to that of the whole one.
+
+    :raises OSError: it cannot be written.
+    """
+    for folder in share.glob("missed-*"):
+        shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
+
+
+def catch_up(database: ExampleDatabase, places: Sequence[str], out: Path) -> None:
+    """Give Redis what shares could not that have ended; the arguments are as it was opened."""
+    for url in _urls(places):
+        missed = _missed(url, places, out)
+        for key in set(missed.fetch(MISSED_KEYS)):
+            if any(missed.fetch(key)):
+                database.fetch(key)
+            else:
+                missed.delete(MISSED_KEYS, key)
+
+
+def _urls(places: Sequence[str]) -> list[str]:
+    return [place for place in places if place.startswith(SCHEMES)]
+
+
+def _folders(places: Sequence[str], out: Path) -> list[Path]:
+    return [Path(each) for each in places if not each.startswith(SCHEMES)] or [out / "examples"]
+
+
+def _missed(url: str, places: Sequence[str], out: Path) -> ExampleDatabase:
+    """What a Redis is still to be given."""
+    name = f"missed-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+    return DirectoryBasedExampleDatabase(_folders(places, out)[0].with_name(name))
 
 
 class SharedDatabase(ExampleDatabase):
@@ -114,12 +145,14 @@ class SharedDatabase(ExampleDatabase):
         """Save an example in both."""
         self._local.save(key, value)
         if self._ask(partial(self._redis.save, key, value)) is None:
+            self._missed.save(MISSED_KEYS, key)
             self._missed.save(key, value)
 
     def move(self, src: bytes, dest: bytes, value: bytes) -> None:
         """Move an example in both."""
         self._local.move(src, dest, value)
         if self._ask(partial(self._redis.move, src, dest, value)) is None:
+            self._missed.save(MISSED_KEYS, dest)
             self._missed.move(src, dest, value)
 
     def delete(self, key: bytes, value: bytes) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qbprop.atomic import write_atomically
 from qbprop.campaign.corpus import CORPUS, add_corpus
+from qbprop.campaign.database import add_missed
 from qbprop.campaign.statistics import Statistics
 from qbprop.campaign.summary import FindingRecord, Summary
 
@@ -132,10 +133,13 @@ class Ledger:
     def keep(self, number: int) -> None:
         """Copy findings and corpus of a share to those of the campaign, where they tell more.
 
+        So is what the share could not give to a database.
+
         :raises OSError: they cannot be written.
         """
         share = Summary.read(self.folder(number))
         add_corpus(self.folder(number), self._out)
+        add_missed(self.folder(number), self._out)
         known = {record.id: record for record in self._done.findings}
         for record in share.findings if share else ():
             if _worth(record) > _worth(known.get(record.id)):

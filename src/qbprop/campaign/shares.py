@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from qbprop.campaign.database import catch_up, open_database
 from qbprop.campaign.folder import concluding
 from qbprop.campaign.growth import Growth
 from qbprop.campaign.ledger import Ledger
@@ -75,6 +76,8 @@ class SharedCampaign:
         self._cross = tuple(cross)
         self._known = known.read_text("utf-8") if known else ""
         self.workers = workers
+        self._databases = tuple(workers.databases(options))
+        self._database = open_database(self._databases, options.out, self._note)
         self._progress: Progress = SilentProgress()
         self._places = workers.places
         self.summary = open_summary(options, jobs=self._places)
@@ -111,6 +114,7 @@ class SharedCampaign:
     def _run(self) -> None:
         stop_at: float | None = None
         while True:
+            catch_up(self._database, self._databases, self.options.out)
             self._places = self.workers.places
             while len(self._under_way) < self._places and self._goes_on():
                 self._begin(
@@ -181,7 +185,7 @@ class SharedCampaign:
             words += ["--focus", ",".join(focus)]
         if self.options.stop_on_finding:
             words.append("--stop-on-finding")
-        for place in self.workers.databases(self.options):
+        for place in self._databases:
             words += ["--database", place]
         return Share(
             number=number,
