@@ -162,31 +162,6 @@ def test_a_worker_that_died_is_replaced_a_few_times(shared: SharedCampaign) -> N
             end(shared, 0, summary, book, code=-9)
 
 
-def test_one_share_in_three_keeps_to_what_has_promised_most(tmp_path: Path) -> None:
-    shared = new_campaign(tmp_path, seed=None)
-
-    def focus(number: int) -> str | None:
-        words = shared.share(number).words
-        return words[words.index("--focus") + 1] if "--focus" in words else None
-
-    def share(number: int, subject: str, *cells: str) -> None:
-        summary, book = a_share(shared, number, began=0.0)
-        summary.request = {"focus": [subject]}
-        summary.statistics.cells.update((name, "none", "ok") for name in cells)
-        end(shared, number, summary, book)
-
-    assert [focus(number) for number in range(6)] == [None, None, "jobs", None, None, "jobs"]
-    share(2, "jobs", "flush", "write")
-    share(5, "layers", "flush", "write")
-    assert focus(8) == "jobs"
-    for number in (8, 11):
-        share(number, "jobs", "flush")
-    assert focus(14) == "bitmaps"
-    shared = new_campaign(tmp_path, seed=None)
-    assert focus(14) == "bitmaps"
-    assert "--focus" not in new_campaign(tmp_path / "seeded").share(2).words
-
-
 class Silent:
     """Workers that never answer, until they are killed."""
 

@@ -7,7 +7,7 @@ own. ``OUT/shares/done.json`` tells what all shares did that are; their findings
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,12 +36,10 @@ class Ledger:
         self._open()
         self._began: dict[int, float] = {}
         self._counted: list[int] = []
-        self._yields: dict[str, tuple[int, int]] = {}
         self._done = replace(summary, commands=0, statistics=Statistics(), findings=[], warnings=[])
         if (self._shares / DONE).exists():
             record = json.loads((self._shares / DONE).read_text("utf-8"))
             self._counted = record["counted"]
-            self._yields = {name: tuple(both) for name, both in record["yields"].items()}
             self._done = Summary.from_record(record["summary"])
         for number in self._counted:
             shutil.rmtree(self._shares / str(number), ignore_errors=True)
@@ -99,36 +97,16 @@ class Ledger:
             if found.id not in before:
                 word = "known" if found.known else "NEW"
                 self._told(f"{word} {found.id}  {found.title}")
-        self._credit(share)
         done.statistics.add(share.statistics)
         done.commands += share.commands
         done.warnings += share.warnings
         self._counted.append(number)
         record = {
             "counted": self._counted,
-            "yields": self._yields,
             "summary": done.to_record(),
         }
         write_atomically(self._shares / DONE, json.dumps(record) + "\n")
         shutil.rmtree(self._shares / str(number), ignore_errors=True)
-
-    def _credit(self, share: Summary) -> None:
-        """Note what a share reached first that kept to one subject."""
-        focus = share.request.get("focus", ())
-        if len(focus) == 1:
-            reached = self._done.statistics.cells
-            first = sum(count > 0 and not reached[c] for c, count in share.statistics.cells.items())
-            shares, cells = self._yields.get(focus[0], (0, 0))
-            self._yields[focus[0]] = (shares + 1, cells + first)
-
-    def most_promising(self, subjects: Sequence[str]) -> str:
-        """The subject whose shares reached most for the first time; else the one tried least."""
-
-        def promise(subject: str) -> float:
-            shares, cells = self._yields.get(subject, (0, 0))
-            return (cells + 1) / (shares + 1)
-
-        return max(subjects, key=promise)
 
     def keep(self, number: int) -> None:
         """Copy findings and corpus of a share to those of the campaign, where they tell more.

@@ -11,6 +11,7 @@ from hypothesis.stateful import get_state_machine_test
 
 from qbprop.campaign.summary import Summary
 from qbprop.campaign.watch import Halt, Interrupted, Watch
+from qbprop.campaign.weights import Weights
 from qbprop.findings import Finding
 from qbprop.machine.core import MachineBase
 
@@ -36,13 +37,14 @@ class Rounds:
     seed: int
     database: ExampleDatabase | None
 
-    def run(self, number: int, watch: Watch) -> None:
-        """Run round ``number``; afterwards ``watch`` knows how it ended.
+    def run(self, number: int, watch: Watch, focus: tuple[str, ...] = ()) -> None:
+        """Run round ``number``, with ``focus`` on some subjects; ``watch`` then knows how it ended.
 
         :raises KeyboardInterrupt: the user wants to stop.
         """
+        machine = type(self.machine.__name__, (self.machine,), {"focus": focus})
         # Around the test itself the decorator would switch the database off.
-        seeded = hypothesis.seed(derived_seed(self.seed, number))(self.machine)
+        seeded = hypothesis.seed(derived_seed(self.seed, number))(machine)
         machine_test = get_state_machine_test(seeded, settings=self._settings())
         try:
             machine_test()
@@ -74,21 +76,31 @@ class Rounds:
 
 
 class RandomSearch:
-    """One round after the other; ``summary`` tells which were begun."""
+    """One round after the other; ``summary`` tells which were begun.
+
+    With a ``focus`` all keep to these subjects, else what they reach decides.
+    """
 
     over = False
 
-    def __init__(self, rounds: Rounds, summary: Summary) -> None:
+    def __init__(self, rounds: Rounds, summary: Summary, focus: tuple[str, ...]) -> None:
         self._rounds = rounds
         self._summary = summary
+        self._focus = focus
+        self._weights = Weights(() if focus else rounds.machine.subjects)
 
     def run(self, watch: Watch) -> None:
         """Run the next round.
 
         :raises KeyboardInterrupt: the user wants to stop.
         """
+        number, counts = self._summary.rounds, self._summary.statistics
         self._summary.rounds += 1
-        self._rounds.run(self._summary.rounds - 1, watch)
+        subject = self._weights.choose(number)
+        before = counts.cells_reached
+        self._rounds.run(number, watch, self._focus if subject is None else (subject,))
+        if subject is not None:
+            self._weights.credit(subject, counts.cells_reached - before)
 
 
 def derived_seed(seed: int, number: int) -> int:

@@ -214,8 +214,6 @@ class Campaign:
             "broken": staticmethod(watch.breaks),
             "known": staticmethod(lambda finding: watch.disagreed(finding, session, book)),
         }
-        if self.options.focus:
-            body["subjects"] = self.options.focus
         machine: type[MachineBase] = type("Campaign", (self.options.machine,), body)
         return machine
 
@@ -243,7 +241,7 @@ class Campaign:
             database = open_database(options.database, options.out, self._warn)
         steps = SIZES[options.profile].steps
         rounds = Rounds(self._machine(session, book), steps, summary.seed, database)
-        return RandomSearch(rounds, summary)
+        return RandomSearch(rounds, summary, options.focus)
 
     def _confirm_all(self, book: Book) -> None:
         """Confirm what was met beside another finding, or before the campaign was killed."""

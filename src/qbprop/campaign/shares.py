@@ -28,7 +28,6 @@ from qbprop.campaign.watch import GRACE_SECONDS
 from qbprop.campaign.workers import Ended, Share, Workers
 from qbprop.errors import EnvironmentProblem, QbpropError
 from qbprop.lab import Lab
-from qbprop.machine import SUBJECTS
 
 SHARE_SECONDS = 120.0
 """Longest time of one share: what it found is known to the next ones."""
@@ -41,9 +40,6 @@ POLL_SECONDS = 0.5
 
 SLACK_SECONDS = 120.0
 """A share that ends so much later than it may hangs, and is killed."""
-
-FOCUS_EVERY = 3
-"""One share in so many keeps to one subject, unless there is a seed: then nothing adapts."""
 
 STOP_SECONDS = 20.0
 """Longest time from the wish to stop to the end of a share."""
@@ -181,8 +177,8 @@ class SharedCampaign:
             its = before.statistics.examples if before else 0
             part = -(-examples // max(1, self._places))
             words += ["--max-examples", str(its + max(1, part))]
-        if focus := self._focus(number):
-            words += ["--focus", ",".join(focus)]
+        if self.options.focus:
+            words += ["--focus", ",".join(self.options.focus)]
         if self.options.stop_on_finding:
             words.append("--stop-on-finding")
         for place in self._databases:
@@ -194,13 +190,6 @@ class SharedCampaign:
             known=self._known + "".join(map(_known, self.ledger.known)),
             seconds=seconds + GRACE_SECONDS + SLACK_SECONDS,
         )
-
-    def _focus(self, number: int) -> tuple[str, ...]:
-        """What a share keeps to: as asked; else one in a few to what has promised most so far."""
-        options = self.options
-        if options.focus or options.seed is not None or number % FOCUS_EVERY != FOCUS_EVERY - 1:
-            return options.focus
-        return (self.ledger.most_promising(SUBJECTS),)
 
     def end(self, ended: Ended) -> None:
         """Take over what a share leaves behind; let it go on when its process died."""

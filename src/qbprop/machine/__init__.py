@@ -7,7 +7,6 @@ guest writes.
 """
 
 from collections.abc import Iterable
-from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -45,7 +44,7 @@ class BlockMachine(MachineBase):
     the operations from ``self.world`` with :func:`drawn`, and hand them to ``self.perform``.
     """
 
-    subjects: ClassVar[tuple[str | None, ...]] = (
+    subjects = (
         *(None, None, None, None, None, "jobs", "bitmaps", "layers", "jobs", "backups"),
         *("bitmaps", "jobs", "storage", "graphs", "layers", "bitmaps", "backups", "storage"),
         *("jobs", "graphs", "graphs"),

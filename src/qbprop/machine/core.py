@@ -62,11 +62,14 @@ class MachineBase(RuleBasedStateMachine):
     example ends with the contents of all disks and image checks; else those examples do that
     resized a disk, and one in four others. What the session says is to be shunned is done in
     the few examples that are ``daring``: nothing else can be seen behind it. An example may keep
-    to one ``subject``, whose operations then meet each other more often.
+    to one ``subject``, whose operations then meet each other more often; ``subjects`` is what it is
+    drawn from, and where ``focus`` names some all examples keep to these.
     """
 
     session: ClassVar[Session]
     thorough: ClassVar[bool] = True
+    subjects: ClassVar[tuple[str | None, ...]] = ()
+    focus: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +85,10 @@ class MachineBase(RuleBasedStateMachine):
     def world(self) -> World:
         """The model's state; all that rules and strategies may look at."""
         return self.session.world
+
+    def wants(self, subject: str | None) -> bool:
+        """Whether an example may keep to a subject."""
+        return not self.focus or subject in self.focus
 
     def watch(self) -> None:
         """Called before each operation; may raise to stop everything."""

@@ -34,7 +34,9 @@ Begun = tuple[str | None, Drawn]
 
 def begun() -> st.SearchStrategy[Begun]:
     """One of the machine's subjects, and the first operations of an example that keeps to it."""
-    subjects = st.runner().flatmap(lambda machine: st.sampled_from(machine.subjects))
+    subjects = st.runner().flatmap(
+        lambda machine: st.sampled_from(machine.subjects).filter(machine.wants)
+    )
     return subjects.flatmap(lambda subject: st.tuples(st.just(subject), drawn(start, subject)))
 
 
