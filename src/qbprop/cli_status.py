@@ -21,8 +21,10 @@ def status(*, folder: Path) -> None:
             raise EnvironmentProblem(
                 f"{folder} has no campaign.json; give the folder of a campaign (its --out)"
             )
-    workers = f", {summary.jobs} workers" if summary.jobs > 1 else ""
-    click.echo(f"{summary.status}{workers}: {describe(summary, '', None)}")
+    whole, *workers = describe(summary, None)
+    click.echo(f"{summary.status}: {whole}")
+    for worker in workers:
+        click.echo(worker)
     for finding in summary.findings:
         word = "known" if finding.known else "NEW"
         click.echo(f"  {word} {finding.id}  {finding.title}, met {finding.count} times")

@@ -6,7 +6,13 @@ from pathlib import Path
 from qbprop.campaign.job_states import STATES
 from qbprop.campaign.progress import describe
 from qbprop.campaign.statistics import ALL_NAMES, Statistics
-from qbprop.campaign.summary import DifferenceRecord, FindingRecord, QemuRecord, Summary
+from qbprop.campaign.summary import (
+    DifferenceRecord,
+    FindingRecord,
+    QemuRecord,
+    Summary,
+    WorkerRecord,
+)
 from qbprop_model.operations import (
     OPERATIONS,
     Abort,
@@ -25,6 +31,7 @@ def a_summary() -> Summary:
     counts.step(Transaction(actions=(clear, clear, Abort())), refused=True)
     counts.reach.update([("merges", "rare"), ("merges", "often"), ("merges", "often")])
     counts.cells.update([("flush", "pending", "ok"), ("flush", "pending", "refused")])
+    counts.traced.update([("flush", "hbitmap_set"), ("flush", "job_state_transition.a.b")] * 3)
     counts.in_flight += 2
     counts.example_done(partial_backup=True, bitmaps=3)
     counts.example_done(partial_backup=False, bitmaps=0)
@@ -54,6 +61,12 @@ def a_summary() -> Summary:
                 outcomes=["ok", "eio"],
                 count=3,
             )
+        ],
+        trace_events=["hbitmap_reset", "hbitmap_set", "job_state_transition"],
+        news_seconds=4.0,
+        workers=[
+            WorkerRecord(share=3, seconds=65.0, steps=1234, activity=""),
+            WorkerRecord(share=4, seconds=0.0, steps=0, activity="shrinking u"),
         ],
     )
 
@@ -92,6 +105,14 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "partial_backup_examples": 1,
         "bitmaps_per_example": 1.5,
         "reach": {"merges": {"often": 2, "rare": 1}},
+        "traced": {"flush": {"hbitmap_set": 3, "job_state_transition.a.b": 3}},
+        "trace_events": ["hbitmap_reset", "hbitmap_set", "job_state_transition"],
+        "news_seconds": 4.0,
+        "activity": "",
+        "workers": [
+            {"share": 3, "seconds": 65.0, "steps": 1234, "activity": ""},
+            {"share": 4, "seconds": 0.0, "steps": 0, "activity": "shrinking u"},
+        ],
         "steps_in_flight": 2,
         "findings": [
             {
@@ -149,11 +170,35 @@ def test_what_is_written_can_be_read_again_and_added_up(tmp_path: Path) -> None:
     assert twice["outcomes"]["transaction.bitmap_clear"] == {"ok": 0, "refused": 4}
     assert twice["reach"] == {"merges": {"often": 4, "rare": 2}}
     assert twice["job_states"]["flush"]["pending"] == 4
+    assert twice["traced"] == {"flush": {"hbitmap_set": 6, "job_state_transition.a.b": 6}}
+
+
+def test_the_time_of_the_last_news_is_kept() -> None:
+    summary = a_summary()
+    assert summary.never_traced == ["hbitmap_reset"]
+    summary.look(20.0)
+    assert (summary.seconds, summary.news_seconds) == (20.0, 20.0)
+    summary.statistics.traced.update([("flush", "hbitmap_set")])
+    summary.look(30.0)
+    assert (summary.seconds, summary.news_seconds) == (30.0, 20.0)
+    summary.statistics.traced.update([("flush", "hbitmap_reset")])
+    summary.look(40.0)
+    assert summary.news_seconds == 40.0
+    assert summary.never_traced == []
+    summary.statistics.cells.update([("write", "none", "ok")])
+    summary.look(50.0)
+    assert summary.news_seconds == 50.0
 
 
 def test_the_live_line_has_the_figures() -> None:
-    line = describe(a_summary(), "shrinking t", 60.0)
-    assert line == (
-        "10.0 s of 1 min 00 s  3 steps  2 examples  0 steps/s  1 findings (+1 known)  5 MiB"
-        "  · shrinking t"
+    summary = a_summary()
+    summary.activity = "shrinking t"
+    whole, *workers = describe(summary, 60.0)
+    assert whole == (
+        "10.0 s of 1 min 00 s  3 steps  2 examples  0 steps/s  1 findings (+1 known)  "
+        "2 cells, the last new one 6.0 s ago  5 MiB  · shrinking t"
     )
+    assert workers == [
+        "  share 3  1 min 05 s  1,234 steps",
+        "  share 4  0.0 s  0 steps  · shrinking u",
+    ]

@@ -62,6 +62,24 @@ def test_while_a_hang_is_made_simpler_no_other_is_believed(tmp_path: Path, first
     assert book.entries.keys() == believed
 
 
+def test_one_example_in_ten_is_traced_and_none_while_shrinking() -> None:
+    def nothing(*_: object) -> None:
+        pass
+
+    watch = Watch(Statistics(), max_seconds=60, max_examples=None, tick=nothing, note=nothing)
+    assert not watch.traces
+    wanted: list[int] = []
+    for number in range(21):
+        watch.example_begins()
+        wanted += [number] * watch.traces
+    assert wanted == [0, 10, 20]
+    watch.example_ends()
+    watch.statistics.examples, watch.target = 30, "a finding"
+    watch._shrink_until = watch._deadline
+    watch.example_begins()
+    assert not watch.traces
+
+
 def test_a_step_beside_a_mirror_has_a_job_in_flight() -> None:
     def nothing(*_: object) -> None:
         pass
@@ -80,5 +98,5 @@ def test_a_step_beside_a_mirror_has_a_job_in_flight() -> None:
         expected = world.apply(operation)
         observed = SimpleNamespace(refused=None)
         step: Any = SimpleNamespace(operation=operation, expected=expected, observed=observed)
-        watch.step_agreed(step, session, 0.1)
+        watch.step_agreed(step, session, 0.1, ())
     assert watch.statistics.in_flight == 3

@@ -1,6 +1,7 @@
 """Which subject rounds keep to, by what they reached."""
 
 from pathlib import Path
+from typing import Any
 
 from tests.campaign.machines import run
 
@@ -38,8 +39,8 @@ def test_a_campaign_tries_what_reaches_most_more_often(tmp_path: Path) -> None:
             kept.append(self.subject if len(self.focus) == 1 else None)
             super().teardown()
 
-    options = {"machine": Noting, "max_seconds": 600.0, "known": shipped_known()}
-    run(tmp_path, max_examples=9 * ROUND_EXAMPLES, **options)
+    options: dict[str, Any] = {"machine": Noting, "known": shipped_known()}
+    run(tmp_path, max_examples=9 * ROUND_EXAMPLES, max_seconds=600.0, **options)
     assert kept.count("jobs") >= ROUND_EXAMPLES
     assert kept.count("graphs") >= ROUND_EXAMPLES
     assert kept.count(None) >= 6 * ROUND_EXAMPLES

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from tests.cli.run import qbprop
 
-from qbprop.campaign.summary import FindingRecord, Summary
+from qbprop.campaign.summary import FindingRecord, Summary, WorkerRecord
 
 
 def test_a_few_lines_tell_how_far_it_is(tmp_path: Path) -> None:
-    summary = Summary(qbprop="1", qemus=[], guest_io="nbd", profile="p", seed=1, seconds=75, jobs=2)
+    summary = Summary(qbprop="1", qemus=[], guest_io="nbd", profile="p", seed=1, seconds=75)
+    summary.activity = "1 of 2 workers"
+    summary.workers.append(WorkerRecord(share=5, seconds=3.0, steps=900, activity="shrinking x"))
     summary.statistics.steps, summary.statistics.examples = 3000, 40
     for identity, known in (("a1", False), ("b2", True)):
         summary.findings.append(
@@ -21,9 +23,10 @@ def test_a_few_lines_tell_how_far_it_is(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         (
-            "running, 2 workers: 1 min 15 s  3,000 steps  40 examples  40 steps/s  "
-            "1 findings (+1 known)"
+            "running: 1 min 15 s  3,000 steps  40 examples  40 steps/s  "
+            "1 findings (+1 known)  · 1 of 2 workers"
         ),
+        "  share 5  3.0 s  900 steps  · shrinking x",
         "  NEW a1  t, met 0 times",
         "  known b2  t, met 0 times",
     ]

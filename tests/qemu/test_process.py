@@ -138,6 +138,29 @@ def test_outputs_can_be_read_after_the_end(qemu: QemuProcess) -> None:
     assert "terminating on signal 15" in qemu.all_stderr()
 
 
+@pytest.mark.needs("trace_events")
+def test_what_qemu_does_inside_is_traced_while_it_is_told_to(
+    qemu: QemuProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(bytes(65536))
+    image = {"node-name": "file0", "driver": "file", "filename": "image"}
+    create = {"job-id": "job0", "options": {"driver": "qcow2", "file": "file0", "size": 65536}}
+    assert {"bdrv_open_common", "job_completed"} < set(qemu.trace_events())
+    assert not {event for event in qemu.trace_events() if event.startswith("dma_")}
+    qemu.trace(on=True)
+    assert qemu.traced() == set()
+    qemu.monitor.execute(Command("blockdev-add", image))
+    assert qemu.traced() == {"bdrv_open_common"}
+    qemu.monitor.execute(Command("blockdev-create", create))
+    qemu.monitor.wait(lambda event: event.data.get("status") == "concluded")
+    moves = {each for each in qemu.traced() if each.startswith("job_state_transition")}
+    assert "job_state_transition.created.running" in moves
+    assert all(each.count(".") == 2 for each in moves)
+    qemu.trace(on=False)
+    qemu.monitor.execute(Command("job-dismiss", {"id": "job0"}))
+    assert qemu.traced() == set()
+
+
 def test_a_long_output_is_read_to_its_end(
     qemu: QemuProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

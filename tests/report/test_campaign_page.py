@@ -33,6 +33,7 @@ const look = () => ({
     cells: Object.fromEntries([...document.querySelectorAll("td")].map(cell =>
         [cell.dataset.cell, [cell.className, cell.textContent.trim()]])),
     skipped: text("#skipped li"),
+    traced: text("#traced code"),
     repeat: text("#repeat"),
 });
 """
@@ -91,6 +92,10 @@ def test_the_verdict_comes_first_and_all_is_there(campaign: Path, tmp_path: Path
     assert seen["cells"]["bitmap_clear none"] == ["", f"{ok} / {refused}"]
     assert seen["cells"]["bitmap_add none"] == ["half", f"{told.statistics.examples} / 0"]
     assert seen["cells"]["bitmap_add running"] == ["unreached", "never"]
+    assert seen["traced"] == told.never_traced
+    if told.trace_events:
+        assert "hbitmap_set" in set(told.trace_events) - set(seen["traced"])
+        assert "mirror_start" in seen["traced"]
     assert seen["skipped"] == (told.skipped or ["nothing"])
     assert seen["repeat"] == [
         f"qbprop fuzz --seed 1 --profile qbprop-dev\nqbprop fuzz --resume {campaign}"

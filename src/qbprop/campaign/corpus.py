@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from qbprop.campaign.job_states import Cell
 from qbprop.trace import Header, Trace, write_trace
 from qbprop_model.operations import Operation
 
@@ -22,16 +21,16 @@ class Corpus:
     def __init__(self, out: Path, header: Header) -> None:
         self._folder = out / CORPUS
         self._header = header
-        self._reached: set[Cell] = set()
+        self._reached: set[tuple[str, ...]] = set()
 
-    def keep(self, example: tuple[Operation, ...], cells: Collection[Cell]) -> None:
-        """Keep an example in which all agreed, if it reached a cell first.
+    def keep(self, example: tuple[Operation, ...], reached: Collection[tuple[str, ...]]) -> None:
+        """Keep an example in which all agreed, if it was first to reach something.
 
         It is called after one of these, and stays when there is one of that name.
 
         :raises OSError: it cannot be written.
         """
-        first = sorted(set(cells) - self._reached)
+        first = sorted(set(reached) - self._reached)
         if not first:
             return
         self._reached.update(first)

@@ -15,7 +15,7 @@ from qbprop.atomic import write_atomically
 from qbprop.campaign.corpus import CORPUS, add_corpus
 from qbprop.campaign.database import add_missed
 from qbprop.campaign.statistics import Statistics
-from qbprop.campaign.summary import FindingRecord, Summary
+from qbprop.campaign.summary import FindingRecord, Summary, WorkerRecord
 
 SHARES = "shares"
 DONE = "done.json"
@@ -147,11 +147,13 @@ class Ledger:
         summary.commands, summary.statistics = done.commands, Statistics()
         summary.statistics.add(done.statistics)
         summary.findings, summary.warnings = list(done.findings), list(done.warnings)
+        summary.workers = []
         for number, share in self._under_way().items():
             summary.commands += share.commands
             summary.warnings += share.warnings
             summary.statistics.add(share.statistics)
             summary.findings = self._with_findings_of(summary.findings, number, share)
+            summary.workers.append(_worker(number, share))
 
     def _under_way(self) -> dict[int, Summary]:
         every = {number: Summary.read(self.folder(number)) for number in self.unfinished()}
@@ -164,6 +166,15 @@ class Ledger:
         for record in share.findings:
             found[record.id] = _together(found.get(record.id), record, self._began.get(number, 0.0))
         return list(found.values())
+
+
+def _worker(number: int, share: Summary) -> WorkerRecord:
+    return WorkerRecord(
+        share=number,
+        seconds=share.seconds,
+        steps=share.statistics.steps,
+        activity=share.activity,
+    )
 
 
 def _together(before: FindingRecord | None, record: FindingRecord, began: float) -> FindingRecord:

@@ -1,7 +1,7 @@
 """What a campaign shows while it runs: a live line on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qbprop.campaign.duration import show_duration
 from qbprop.campaign.memory import show
-from qbprop.campaign.summary import Summary
+from qbprop.campaign.summary import Summary, WorkerRecord
 from qbprop.uninterrupted import uninterrupted
 
 PLAIN_SECONDS = 5.0
@@ -41,7 +41,7 @@ class SilentProgress:
 class LineProgress:
     """Shows a line every few seconds."""
 
-    def __init__(self, console: Console, describe: Callable[[], str]) -> None:
+    def __init__(self, console: Console, describe: Callable[[], Sequence[str]]) -> None:
         self._console = console
         self._describe = describe
         self._next = time.monotonic() + PLAIN_SECONDS
@@ -50,7 +50,7 @@ class LineProgress:
         """Show a line if it is time."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_SECONDS
-            self.note(self._describe())
+            self.note(self._describe()[0])
 
     def note(self, text: str) -> None:
         """Show a line."""
@@ -58,13 +58,13 @@ class LineProgress:
 
 
 class LiveProgress:
-    """Keeps one line up to date, notes above it."""
+    """Keeps a line, and one for each worker, up to date, notes above them."""
 
-    def __init__(self, console: Console, describe: Callable[[], str]) -> None:
+    def __init__(self, console: Console, describe: Callable[[], Sequence[str]]) -> None:
         self._console = console
         self.live = Live(
             console=console,
-            get_renderable=lambda: Text(describe(), overflow="ellipsis", no_wrap=True),
+            get_renderable=lambda: Text("\n".join(describe()), overflow="ellipsis", no_wrap=True),
             refresh_per_second=5,
             transient=True,
         )
@@ -77,8 +77,17 @@ class LiveProgress:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def describe(summary: Summary, activity: str, limit: float | None) -> str:
-    """One line: how far the campaign is."""
+def describe(summary: Summary, limit: float | None) -> list[str]:
+    """How far the campaign is, of at most so many seconds; then a line for each worker."""
+    return [_whole(summary, limit), *map(_worker, summary.workers)]
+
+
+def _worker(worker: WorkerRecord) -> str:
+    parts = [f"share {worker.share}", show_duration(worker.seconds), f"{worker.steps:,} steps"]
+    return "  " + "  ".join([*parts, f"· {worker.activity}"] if worker.activity else parts)
+
+
+def _whole(summary: Summary, limit: float | None) -> str:
     counts = summary.statistics
     of = f" of {show_duration(limit)}" if limit is not None else ""
     found = f"{len(summary.new_findings)} findings"
@@ -91,13 +100,16 @@ def describe(summary: Summary, activity: str, limit: float | None) -> str:
         f"{summary.steps_per_second:.0f} steps/s",
         found,
     ]
+    if counts.cells_reached:
+        silence = show_duration(max(0.0, summary.seconds - summary.news_seconds))
+        parts.append(f"{counts.cells_reached} cells, the last new one {silence} ago")
     if summary.memory:
         parts.append(show(summary.memory))
-    return "  ".join([*parts, f"· {activity}"] if activity else parts)
+    return "  ".join([*parts, f"· {summary.activity}"] if summary.activity else parts)
 
 
 def open_progress(
-    console: Console, describe: Callable[[], str], stack: ExitStack
+    console: Console, describe: Callable[[], Sequence[str]], stack: ExitStack
 ) -> LiveProgress | LineProgress:
     """The progress that suits a console; a live one is taken down with ``stack``."""
     if not console.is_terminal:

@@ -87,6 +87,11 @@ def _figures(summary: Summary) -> Iterator[str]:
     )
     for heading, found in counts.reach_by_heading().items():
         yield f"{heading}: {', '.join(f'{what} {n:,}' for what, n in found.items())}"
+    if summary.trace_events:
+        never = summary.never_traced
+        met = len(summary.trace_events) - len(never)
+        tail = f"; never {', '.join(never)}" if never else ""
+        yield f"trace events of QEMU: {met} of {len(summary.trace_events)}{tail}"
     if summary.sequences is not None:
         yield _sequences(summary.sequences)
     yield from summary.warnings

@@ -108,6 +108,7 @@ def tell_qemu(summary: Summary, lab: Lab, driver: Driver, options: Options) -> d
         for binaries, features in tested
     ]
     summary.guest_io = driver.transport
+    summary.trace_events = list(driver.process.trace_events())
     return known
 
 
@@ -352,14 +353,15 @@ class Campaign:
         self._note(text)
 
     def _refresh(self) -> None:
-        self.summary.seconds = self._watch.seconds
+        self.summary.look(self._watch.seconds)
+        self.summary.activity = self._watch.activity
         if self._session is not None and self._book is not None:
             self.summary.commands = self._commands + self._session.driver.round_trips
             self.summary.findings = self._book.records
 
-    def _describe(self) -> str:
+    def _describe(self) -> list[str]:
         self._refresh()
-        return describe(self.summary, self._watch.activity, self.options.max_seconds)
+        return describe(self.summary, self.options.max_seconds)
 
     def _tick(self) -> None:
         self._progress.tick()

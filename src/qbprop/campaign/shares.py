@@ -219,15 +219,16 @@ class SharedCampaign:
 
     def refresh(self) -> None:
         """Bring the summary up to date."""
-        self.summary.seconds = self._seconds
         self.ledger.tell(self.summary)
+        self.summary.look(self._seconds)
+        busy = len(self._under_way)
+        self.summary.activity = f"{busy} of {self._places} workers" if busy else ""
 
     def _note(self, text: str) -> None:
         self._progress.note(text)
 
-    def _describe(self) -> str:
-        text = f"{len(self._under_way)} of {self._places} workers"
-        return describe(self.summary, text, self.options.max_seconds)
+    def _describe(self) -> list[str]:
+        return describe(self.summary, self.options.max_seconds)
 
     def _write(self) -> None:
         told = len(self.summary.warnings)

@@ -40,7 +40,8 @@ class Statistics:
     whole disk; ``bitmaps`` adds up the bitmaps that examples had at most at one time.
     ``reach`` counts what :mod:`~qbprop.campaign.reach` tells of the steps that succeeded;
     ``in_flight`` the steps with a job in flight, and ``cells`` the operations by the states of the
-    jobs that they met and how they ended (:mod:`~qbprop.campaign.job_states`).
+    jobs that they met and how they ended (:mod:`~qbprop.campaign.job_states`). ``traced`` counts
+    the operations by QEMU's trace events, in the examples that were traced.
     """
 
     examples: int = 0
@@ -53,6 +54,7 @@ class Statistics:
     succeeded: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     reach: Counter[tuple[str, str]] = field(default_factory=Counter)
+    traced: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def step(self, operation: Operation, *, refused: bool) -> None:
         """One operation was performed and checked."""
@@ -80,7 +82,7 @@ class Statistics:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Statistics":
         """What ``campaign.json`` tells; the bitmaps of all examples are nearly right."""
-        reach, cells = record["reach"], record["cells"]
+        cells = record["cells"]
         outcomes = record["outcomes"].items()
         return cls(
             examples=record["examples"],
@@ -99,9 +101,8 @@ class Statistics:
             ),
             succeeded=Counter({name: each["ok"] for name, each in outcomes}),
             refused=Counter({name: each["refused"] for name, each in outcomes}),
-            reach=Counter(
-                {(heading, what): n for heading, row in reach.items() for what, n in row.items()}
-            ),
+            reach=_counter(record["reach"]),
+            traced=_counter(record.get("traced", {})),
         )
 
     def job_state_table(self) -> dict[str, dict[str, int]]:
@@ -126,12 +127,33 @@ class Statistics:
         """How many different cells were reached."""
         return sum(count > 0 for count in self.cells.values())
 
+    @property
+    def reached(self) -> int:
+        """How many different cells, and trace events by operation, were reached."""
+        return self.cells_reached + len(self.traced)
+
+    @property
+    def trace_events(self) -> set[str]:
+        """The names of all trace events that were met."""
+        return {event.partition(".")[0] for _, event in self.traced}
+
+    def traced_table(self) -> dict[str, dict[str, int]]:
+        """``traced`` in order: operation, trace event, how often."""
+        table: dict[str, dict[str, int]] = {}
+        for (name, event), count in sorted(self.traced.items()):
+            table.setdefault(name, {})[event] = count
+        return table
+
     def reach_by_heading(self) -> dict[str, dict[str, int]]:
         """``reach`` in order: heading, what, how often; the most frequent first."""
         table: dict[str, dict[str, int]] = {heading: {} for heading, _ in sorted(self.reach)}
         for (heading, what), count in self.reach.most_common():
             table[heading][what] = count
         return table
+
+
+def _counter(table: Mapping[str, Mapping[str, int]]) -> Counter[tuple[str, str]]:
+    return Counter({(name, what): n for name, row in table.items() for what, n in row.items()})
 
 
 def is_partial_backup(step: Step, state: State, before: Mapping[str, Job]) -> bool:

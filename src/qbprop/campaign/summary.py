@@ -82,6 +82,16 @@ class SequencesRecord:
     unjudged: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerRecord:
+    """The share that a worker is at, for so many seconds; without ``activity`` it searches."""
+
+    share: int
+    seconds: float
+    steps: int
+    activity: str
+
+
 @dataclass(kw_only=True)
 class Summary:
     """Everything in ``campaign.json``; later versions only add.
@@ -91,7 +101,10 @@ class Summary:
     ``skipped`` says what is not tested, and why; ``canary`` is None where none was planted.
     ``warnings`` tell what went wrong around it; ``sequences`` how far an exhaustive search is;
     ``memory`` are the bytes that the campaign and all processes below it had in memory last;
-    ``differences`` in what several QEMUs differed that performed the same examples.
+    ``differences`` in what several QEMUs differed that performed the same examples;
+    ``trace_events`` are those that QEMU can write, ``news_seconds`` tells when something was
+    reached first the last time; ``activity`` is what goes on beside the search, ``workers`` what
+    each one does.
     """
 
     qbprop: str
@@ -114,6 +127,22 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
     sequences: SequencesRecord | None = None
     differences: list[DifferenceRecord] = field(default_factory=list)
+    trace_events: list[str] = field(default_factory=list)
+    news_seconds: float = 0.0
+    activity: str = ""
+    workers: list[WorkerRecord] = field(default_factory=list)
+    _reached: int = 0
+
+    def look(self, seconds: float) -> None:
+        """Note that so many seconds have passed, and whether something was reached meanwhile."""
+        self.seconds = seconds
+        if (reached := self.statistics.reached) != self._reached:
+            self._reached, self.news_seconds = reached, seconds
+
+    @property
+    def never_traced(self) -> list[str]:
+        """The trace events that were never met."""
+        return sorted(set(self.trace_events) - self.statistics.trace_events)
 
     @property
     def new_findings(self) -> list[FindingRecord]:
@@ -168,6 +197,11 @@ class Summary:
             "steps_in_flight": counts.in_flight,
             "job_states": counts.job_state_table(),
             "cells": counts.cell_table(),
+            "traced": counts.traced_table(),
+            "trace_events": self.trace_events,
+            "news_seconds": round(self.news_seconds, 3),
+            "activity": self.activity,
+            "workers": [asdict(worker) for worker in self.workers],
             "skipped": self.skipped,
             "warnings": self.warnings,
             "sequences": self.sequences and asdict(self.sequences),
@@ -200,6 +234,10 @@ class Summary:
             sequences=SequencesRecord(**record["sequences"]) if record["sequences"] else None,
             canary=CanaryRecord(**record["canary"]) if record["canary"] else None,
             differences=[DifferenceRecord(**each) for each in record.get("differences", ())],
+            trace_events=record.get("trace_events", []),
+            news_seconds=record.get("news_seconds", 0.0),
+            activity=record.get("activity", ""),
+            workers=[WorkerRecord(**worker) for worker in record.get("workers", ())],
         )
 
     @classmethod

@@ -7,7 +7,7 @@ a :class:`Halt`, which Hypothesis lets pass at once.
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 from typing import NoReturn
 
@@ -15,17 +15,18 @@ from qbprop.autopsy import as_before
 from qbprop.campaign.beside import Beside
 from qbprop.campaign.book import Book
 from qbprop.campaign.corpus import Corpus
-from qbprop.campaign.job_states import Cell, in_flight, met
+from qbprop.campaign.job_states import in_flight, met
 from qbprop.campaign.reach import reached
 from qbprop.campaign.statistics import Statistics, is_partial_backup
 from qbprop.findings import CrashFinding, Finding, HangFinding
 from qbprop.hazards import Hazard
 from qbprop.lab import check_room
 from qbprop.qemu.driver import Driver
+from qbprop.qemu.process import QemuGone
 from qbprop.qemu.scratch import scratch_root
 from qbprop.session import Accepts, Locate, Session, Step
 from qbprop_model.jobs import Job
-from qbprop_model.operations import InvalidOperationError, Operation
+from qbprop_model.operations import InvalidOperationError, Operation, operation_name
 from qbprop_model.rules import Rules
 
 SHRINK_SECONDS = 20.0
@@ -36,6 +37,9 @@ SHRINK_EXAMPLES = 100
 
 GRACE_SECONDS = 60.0
 """Longest time after the end of the campaign's time for shrinking and replaying findings."""
+
+TRACE_EVERY = 10
+"""One example in so many is traced, which takes QEMU longer."""
 
 HISTORY_EXAMPLES = 100
 """Examples after which QEMU is replaced, so that what a finding may need stays bounded."""
@@ -100,7 +104,7 @@ class Watch:
         self._bitmaps = 0
         self._jobs: dict[str, Job] = {}
         self._mirrors = False
-        self._cells: set[Cell] = set()
+        self._reached: set[tuple[str, ...]] = set()
         self.corpus: Corpus | None = None
         self._in_example = False
         self._fruitless = 0
@@ -191,10 +195,17 @@ class Watch:
         if self._in_example:
             self.statistics.example_done(partial_backup=self._partial_backup, bitmaps=self._bitmaps)
         self._in_example, self._partial_backup, self._bitmaps = False, False, 0
-        self._jobs, self._mirrors, self._cells = {}, False, set()
+        self._jobs, self._mirrors, self._reached = {}, False, set()
 
-    def step_agreed(self, step: Step, session: Session, seconds: float) -> None:
-        """Called after each step that showed no disagreement."""
+    @property
+    def traces(self) -> bool:
+        """Whether QEMU's trace events are wanted in the example that has begun."""
+        return self._in_example and self.statistics.examples % TRACE_EVERY == 0
+
+    def step_agreed(
+        self, step: Step, session: Session, seconds: float, traced: Collection[str]
+    ) -> None:
+        """Called after each step that showed no disagreement, with the trace events it caused."""
         self._durations.append(seconds)
         if self.target is not None:
             self.statistics.shrink_steps += 1
@@ -205,8 +216,10 @@ class Watch:
         mirrors = bool(session.world.mirrors)
         self.statistics.in_flight += in_flight(self._jobs, jobs) or mirrors or self._mirrors
         cells = list(met(step.operation, self._jobs, refused=refused))
+        events = [(operation_name(step.operation), event) for event in traced]
         self.statistics.cells.update(cells)
-        self._cells.update(cells)
+        self.statistics.traced.update(events)
+        self._reached.update(cells, events)
         if not refused:
             self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
@@ -217,7 +230,7 @@ class Watch:
     def example_agreed(self, example: tuple[Operation, ...]) -> None:
         """Called when all checks at the end of an example have agreed."""
         if self._in_example and self.corpus is not None:
-            self.corpus.keep(example, self._cells)
+            self.corpus.keep(example, self._reached)
 
     def disagreed(self, finding: Finding, session: Session, book: Book) -> bool:
         """Note a finding; tell whether the example goes on as if it had not been.
@@ -311,6 +324,9 @@ class WatchedSession(Session):
             super().begin()
             if self.beside is not None:
                 self.beside.begin(follow=self._watch.target is None)
+            with suppress(QemuGone):  # the first step says so
+                self.driver.process.trace(on=self._watch.traces)
+            self.driver.process.traced()
 
     def start(self, operation: Operation, accepts: Accepts = lambda *_: True) -> None:
         """As :meth:`Session.start`."""
@@ -326,7 +342,7 @@ class WatchedSession(Session):
     def agreed(self, step: Step) -> None:
         """As :meth:`Session.agreed`."""
         now = time.monotonic()
-        self._watch.step_agreed(step, self, now - self._since)
+        self._watch.step_agreed(step, self, now - self._since, self.driver.process.traced())
         if self.beside is not None:
             self.beside.step_agreed(step)
         self._since = now

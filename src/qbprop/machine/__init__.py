@@ -6,7 +6,8 @@ own, and many examples keep to one subject. A rule that needs something to work 
 guest writes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -44,7 +45,7 @@ class BlockMachine(MachineBase):
     the operations from ``self.world`` with :func:`drawn`, and hand them to ``self.perform``.
     """
 
-    subjects = (
+    subjects: ClassVar[Sequence[str | None]] = (
         *(None, None, None, None, None, "jobs", "bitmaps", "layers", "jobs", "backups"),
         *("bitmaps", "jobs", "storage", "graphs", "layers", "bitmaps", "backups", "storage"),
         *("jobs", "graphs", "graphs"),

@@ -1,6 +1,6 @@
 """The machine's base: one example on one session."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -68,7 +68,7 @@ class MachineBase(RuleBasedStateMachine):
 
     session: ClassVar[Session]
     thorough: ClassVar[bool] = True
-    subjects: ClassVar[tuple[str | None, ...]] = ()
+    subjects: ClassVar[Sequence[str | None]] = ()
     focus: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:

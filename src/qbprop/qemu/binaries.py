@@ -48,17 +48,27 @@ class Binaries:
         """What kind of program has the block layer that is tested."""
         return DAEMON if self.daemon else "qemu-system"
 
-    def launch_with(self, descriptor: int, *options: str) -> tuple[str, ...]:
+    def launch_with(self, descriptor: int, trace: str, *options: str) -> tuple[str, ...]:
         """The command for a block layer with nothing in it but a QMP monitor on a socket.
 
-        ``options`` are the emulator's.
+        ``options`` are the emulator's, and so is the file for the ``trace``.
         """
         chardev = f"socket,id=monitor,fd={descriptor}"
         program = (*self.under, str(self.system.absolute()))
         if self.daemon:
             return (*program, "--chardev", chardev, "--monitor", "chardev=monitor")
         machine = ("-machine", "none", "-nodefaults", "-display", "none", "-S")
-        return (*program, *machine, "-chardev", chardev, "-qmp", "chardev:monitor", *options)
+        return (
+            *program,
+            *machine,
+            "-chardev",
+            chardev,
+            "-qmp",
+            "chardev:monitor",
+            "-D",
+            trace,
+            *options,
+        )
 
 
 def find_binaries(qemu: str | None, environ: Mapping[str, str] = os.environ) -> Binaries:

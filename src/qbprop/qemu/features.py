@@ -49,6 +49,7 @@ class Features:
     migrate: bool
     bitmap_mapping: bool
     announces_switchover: bool
+    trace_events: bool
 
     @property
     def traits(self) -> Traits:
@@ -316,6 +317,12 @@ TABLE = (
         "a migration announces its end to the destination",
         Sign("send-switchover-start among the properties of migration", _announces_switchover),
         "every QEMU understands its migration stream",
+    ),
+    Feature(
+        "trace_events",
+        "trace events that are switched over QMP",
+        _command("trace-event-set-state"),
+        "what QEMU does inside is no measure of what was reached",
     ),
 )
 """Every feature that may be missing."""

@@ -21,7 +21,7 @@ from typing import Literal, Self
 from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.features import Features, probe
-from qbprop.qemu.monitor import Command, EventFlood, Monitor, QemuDied, QemuGone, QemuSilent
+from qbprop.qemu.monitor import Command, Error, EventFlood, Monitor, QemuDied, QemuGone, QemuSilent
 from qbprop.qemu.patience import patiently
 
 __all__ = ["EventFlood", "QemuDied", "QemuGone", "QemuProcess", "QemuSilent"]
@@ -42,6 +42,24 @@ ROOM = 1 << 20
 """Bytes that must be free in the folder for a launch to make sense."""
 
 
+TRACE = "qemu.trace"
+"""The file that QEMU writes its trace events into."""
+
+TRACED = tuple(
+    f"{family}_*"
+    for family in (
+        *("backup", "bdrv", "blk", "block_copy", "commit"),
+        *("hbitmap", "job", "mirror", "qcow2", "stream"),
+    )
+)
+"""The trace events of the block layer, its bitmaps and jobs."""
+
+_EVENT = re.compile(r"^(?:\d+@[\d.]+:)?(\w+) (?:job .*\((\w+)-->(\w+)\)$)?", re.MULTILINE)
+"""A line of trace; before QEMU 6.2 the process and the time stand before the event's name.
+
+That of a job's transition ends with the states.
+"""
+
 _HINT = re.compile(
     r"^Try block-dirty-bitmap-remove to delete this bitmap from disk\n?", re.MULTILINE
 )
@@ -54,9 +72,9 @@ _TERMINATED = re.compile(r"^\S+: terminating on signal 15 from pid .*\n", re.MUL
 class QemuProcess:
     """A running QEMU, its monitor and its outputs; as a context manager it is killed at the end.
 
-    ``timeout`` (seconds) is the monitor's. The files ``qemu.stdout`` and ``qemu.stderr`` in the
-    folder are those of the last launch. A system emulator makes its standard output
-    line-buffered by itself, so that what HMP ``qemu-io`` prints can be read when it returns.
+    ``timeout`` (seconds) is the monitor's. The files ``qemu.stdout``, ``qemu.stderr`` and
+    ``qemu.trace`` in the folder are those of the last launch. A system emulator makes its standard
+    output line-buffered by itself, so that what HMP ``qemu-io`` prints can be read when it returns.
 
     ``features`` are those of the same QEMU, if it has been asked for them before. ``options`` are
     the emulator's.
@@ -82,6 +100,7 @@ class QemuProcess:
             try:
                 self._stdout = on_failure.enter_context(closing(_Log(folder / "qemu.stdout")))
                 self._stderr = on_failure.enter_context(closing(_Log(folder / "qemu.stderr")))
+                self._trace = on_failure.enter_context(closing(_Log(folder / TRACE)))
                 self._stderr.make_sure_of(ROOM)
                 ours, theirs = socket.socketpair()
                 on_failure.enter_context(ours)
@@ -89,7 +108,7 @@ class QemuProcess:
                     self._process = subprocess.Popen(
                         [
                             *(setpriv, "--pdeathsig", "KILL"),
-                            *binaries.launch_with(theirs.fileno(), *options),
+                            *binaries.launch_with(theirs.fileno(), TRACE, *options),
                         ],
                         cwd=folder,
                         stdin=subprocess.DEVNULL,
@@ -115,6 +134,7 @@ class QemuProcess:
                     f"{binaries.system} does not run as QEMU: {said or gone}"
                 ) from gone
             self.monitor.timeout = timeout
+            self.tracing = False
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -161,6 +181,30 @@ class QemuProcess:
         """All it wrote to standard error; `stderr_text` is not affected."""
         return self._stderr.all()
 
+    def trace_events(self) -> tuple[str, ...]:
+        """The names of the trace events that it can be told to write, in order."""
+        if not self.features.trace_events:
+            return ()
+        asked = [Command("trace-event-get-state", {"name": name}) for name in TRACED]
+        answers = [each for each in self.monitor.execute_all(asked) if not isinstance(each, Error)]
+        events = [event for answer in answers for event in answer]
+        return tuple(sorted(each["name"] for each in events if each["state"] != "unavailable"))
+
+    def trace(self, *, on: bool) -> None:
+        """Let it write its trace events from now on, or no more; raises the gone exceptions."""
+        if self.features.trace_events and on != self.tracing:
+            states = [{"name": name, "enable": on} for name in TRACED]
+            self.monitor.execute_all([Command("trace-event-set-state", each) for each in states])
+            self.tracing = on
+
+    def traced(self) -> frozenset[str]:
+        """The names of the trace events that it wrote since the last call.
+
+        A job's transition is told with its states: "job_state_transition.created.running".
+        """
+        found = _EVENT.findall(self._trace.new())
+        return frozenset(".".join(filter(None, each)) for each in found)
+
     def kill(self) -> None:
         """End it at once, also when it is stopped, and reap it; then its outputs can still be read.
 
@@ -173,6 +217,7 @@ class QemuProcess:
         self.monitor.close()
         self._stdout.close()
         self._stderr.close()
+        self._trace.close()
 
     def quit(self) -> int:
         """Let it end in order, its images closed; kill it if it does not within the time-out.

@@ -16,6 +16,7 @@ from qbprop.campaign.job_states import OUTCOMES, STATES, UNREACHABLE
 from qbprop.campaign.memory import show
 from qbprop.campaign.summary import FindingRecord, Summary
 from qbprop.campaign.verdict import verdict
+from qbprop.campaign.watch import TRACE_EVERY
 from qbprop.errors import EnvironmentProblem, TraceError
 from qbprop.replay_view import show_operation
 from qbprop.report.junit import junit
@@ -89,6 +90,7 @@ def render(
         cells=cells,
         unreachable=UNREACHABLE,
         reached=counts.cells_reached,
+        trace_every=TRACE_EVERY,
         all_cells=len(cells) * len(STATES) * len(OUTCOMES),
     )
 
