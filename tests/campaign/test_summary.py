@@ -13,6 +13,7 @@ from qbprop.campaign.summary import (
     Summary,
     WorkerRecord,
 )
+from qbprop_model.expectation import Reason
 from qbprop_model.operations import (
     OPERATIONS,
     Abort,
@@ -32,6 +33,7 @@ def a_summary() -> Summary:
     counts.reach.update([("merges", "rare"), ("merges", "often"), ("merges", "often")])
     counts.cells.update([("flush", "pending", "ok"), ("flush", "pending", "refused")])
     counts.traced.update([("flush", "hbitmap_set"), ("flush", "job_state_transition.a.b")] * 3)
+    counts.reasons.update([("flush", "guest_not_found")])
     counts.in_flight += 2
     counts.example_done(partial_backup=True, bitmaps=3)
     counts.example_done(partial_backup=False, bitmaps=0)
@@ -106,6 +108,7 @@ def test_the_object_of_the_design(tmp_path: Path) -> None:
         "bitmaps_per_example": 1.5,
         "reach": {"merges": {"often": 2, "rare": 1}},
         "traced": {"flush": {"hbitmap_set": 3, "job_state_transition.a.b": 3}},
+        "reasons": {"flush": {"guest_not_found": 1}},
         "trace_events": ["hbitmap_reset", "hbitmap_set", "job_state_transition"],
         "news_seconds": 4.0,
         "activity": "",
@@ -171,6 +174,12 @@ def test_what_is_written_can_be_read_again_and_added_up(tmp_path: Path) -> None:
     assert twice["reach"] == {"merges": {"often": 4, "rare": 2}}
     assert twice["job_states"]["flush"]["pending"] == 4
     assert twice["traced"] == {"flush": {"hbitmap_set": 6, "job_state_transition.a.b": 6}}
+
+
+def test_reasons_that_never_came_are_named() -> None:
+    never = a_summary().statistics.never_refused
+    assert len(never) == len(Reason) - 1
+    assert "guest_not_found" not in never
 
 
 def test_the_time_of_the_last_news_is_kept() -> None:

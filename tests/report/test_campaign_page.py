@@ -34,6 +34,7 @@ const look = () => ({
         [cell.dataset.cell, [cell.className, cell.textContent.trim()]])),
     skipped: text("#skipped li"),
     traced: text("#traced code"),
+    reasons: text("#reasons code"),
     repeat: text("#repeat"),
 });
 """
@@ -93,6 +94,7 @@ def test_the_verdict_comes_first_and_all_is_there(campaign: Path, tmp_path: Path
     assert seen["cells"]["bitmap_add none"] == ["half", f"{told.statistics.examples} / 0"]
     assert seen["cells"]["bitmap_add running"] == ["unreached", "never"]
     assert seen["traced"] == told.never_traced
+    assert seen["reasons"] == told.statistics.never_refused
     if told.trace_events:
         assert "hbitmap_set" in set(told.trace_events) - set(seen["traced"])
         assert "mirror_start" in seen["traced"]

@@ -87,6 +87,7 @@ def _figures(summary: Summary) -> Iterator[str]:
     )
     for heading, found in counts.reach_by_heading().items():
         yield f"{heading}: {', '.join(f'{what} {n:,}' for what, n in found.items())}"
+    yield f"never refused for: {', '.join(counts.never_refused) or 'all reasons were met'}"
     if summary.trace_events:
         never = summary.never_traced
         met = len(summary.trace_events) - len(never)

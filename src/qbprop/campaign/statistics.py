@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from qbprop.campaign.job_states import OPERATION_NAMES, OUTCOMES, STATES, Cell
 from qbprop.session import Step
+from qbprop_model.expectation import Reason
 from qbprop_model.jobs import Job
 from qbprop_model.operations import (
     OPERATIONS,
@@ -41,7 +42,8 @@ class Statistics:
     ``reach`` counts what :mod:`~qbprop.campaign.reach` tells of the steps that succeeded;
     ``in_flight`` the steps with a job in flight, and ``cells`` the operations by the states of the
     jobs that they met and how they ended (:mod:`~qbprop.campaign.job_states`). ``traced`` counts
-    the operations by QEMU's trace events, in the examples that were traced.
+    the operations by QEMU's trace events, in the examples that were traced; ``reasons`` those that
+    were refused by the reason.
     """
 
     examples: int = 0
@@ -55,6 +57,7 @@ class Statistics:
     refused: Counter[str] = field(default_factory=Counter)
     reach: Counter[tuple[str, str]] = field(default_factory=Counter)
     traced: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def step(self, operation: Operation, *, refused: bool) -> None:
         """One operation was performed and checked."""
@@ -103,6 +106,7 @@ class Statistics:
             refused=Counter({name: each["refused"] for name, each in outcomes}),
             reach=_counter(record["reach"]),
             traced=_counter(record.get("traced", {})),
+            reasons=_counter(record.get("reasons", {})),
         )
 
     def job_state_table(self) -> dict[str, dict[str, int]]:
@@ -129,20 +133,18 @@ class Statistics:
 
     @property
     def reached(self) -> int:
-        """How many different cells, and trace events by operation, were reached."""
-        return self.cells_reached + len(self.traced)
+        """How many different cells were reached, trace events and reasons to refuse."""
+        return self.cells_reached + len(self.traced) + len(self.reasons)
+
+    @property
+    def never_refused(self) -> list[str]:
+        """The reasons for which nothing was ever refused."""
+        return sorted(set(Reason) - {reason for _, reason in self.reasons})
 
     @property
     def trace_events(self) -> set[str]:
         """The names of all trace events that were met."""
         return {event.partition(".")[0] for _, event in self.traced}
-
-    def traced_table(self) -> dict[str, dict[str, int]]:
-        """``traced`` in order: operation, trace event, how often."""
-        table: dict[str, dict[str, int]] = {}
-        for (name, event), count in sorted(self.traced.items()):
-            table.setdefault(name, {})[event] = count
-        return table
 
     def reach_by_heading(self) -> dict[str, dict[str, int]]:
         """``reach`` in order: heading, what, how often; the most frequent first."""
@@ -150,6 +152,14 @@ class Statistics:
         for (heading, what), count in self.reach.most_common():
             table[heading][what] = count
         return table
+
+
+def by_operation(counter: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """``traced`` or ``reasons`` in order: operation, trace event or reason, how often."""
+    table: dict[str, dict[str, int]] = {}
+    for (name, what), count in sorted(counter.items()):
+        table.setdefault(name, {})[what] = count
+    return table
 
 
 def _counter(table: Mapping[str, Mapping[str, int]]) -> Counter[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qbprop.atomic import write_atomically
-from qbprop.campaign.statistics import ALL_NAMES, Statistics
+from qbprop.campaign.statistics import ALL_NAMES, Statistics, by_operation
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -197,7 +197,8 @@ class Summary:
             "steps_in_flight": counts.in_flight,
             "job_states": counts.job_state_table(),
             "cells": counts.cell_table(),
-            "traced": counts.traced_table(),
+            "traced": by_operation(counts.traced),
+            "reasons": by_operation(counts.reasons),
             "trace_events": self.trace_events,
             "news_seconds": round(self.news_seconds, 3),
             "activity": self.activity,

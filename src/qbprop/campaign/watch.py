@@ -216,10 +216,13 @@ class Watch:
         mirrors = bool(session.world.mirrors)
         self.statistics.in_flight += in_flight(self._jobs, jobs) or mirrors or self._mirrors
         cells = list(met(step.operation, self._jobs, refused=refused))
-        events = [(operation_name(step.operation), event) for event in traced]
+        name, refusal = operation_name(step.operation), step.expected.refusal
+        events = [(name, event) for event in traced]
+        reasons = [(name, refusal.reason.value)] if refusal is not None else []
         self.statistics.cells.update(cells)
         self.statistics.traced.update(events)
-        self._reached.update(cells, events)
+        self.statistics.reasons.update(reasons)
+        self._reached.update(cells, events, reasons)
         if not refused:
             self.statistics.reach.update(reached(step.operation, step.expected, session.world))
         bitmaps = sum(len(node.bitmaps) for node in session.world.nodes.values())
