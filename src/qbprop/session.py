@@ -154,6 +154,8 @@ class Session:
         """What came of the last operation, unless QEMU was gone."""
         self.history: list[tuple[Operation, ...]] = []
         """The traces of the examples since QEMU's launch, the current one left out."""
+        self.outcomes: set[str] = set()
+        """How the operations of the example have ended: "write", "write: read_only", …"""
         self._launch = 0
         self._hazards = Hazards()
         self._last: _Performed | None = None
@@ -176,6 +178,7 @@ class Session:
             self.history = []
         self.world = self.new_world()
         self.trace = []
+        self.outcomes = set()
         self._hazards = Hazards()
         self._last = None
 
@@ -228,6 +231,8 @@ class Session:
             check(last.name, last.expected, self.observed, self.driver.features)
             self._check_contents(last.name, last.expected)
         step = Step(len(self.trace), last.operation, last.expected, self.observed)
+        refusal, name = last.expected.refusal, operation_name(last.operation)
+        self.outcomes.add(name if refusal is None else f"{name}: {refusal.reason}")
         self.agreed(step)
         return step
 

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.campaign.machines import SmallMachine
 
 from qbprop.findings import ContentsFinding, Finding
 from qbprop.hazards import DRAINED, EMPTY_MERGE, HAZARDS, TWO_BACKUPS, Hazards, known_hazards
@@ -70,6 +73,28 @@ def test_an_example_that_left_something_out_is_checked_at_its_end(
 
 def test_other_examples_end_with_the_bitmaps(pytestconfig: pytest.Config) -> None:
     end_of_example([DISK, WRITE], pytestconfig.getoption("--qemu"))
+
+
+def test_hypothesis_is_told_how_the_operations_ended(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    targets: list[int] = []
+
+    def aim(count: int, *, label: str) -> None:
+        assert label == "different outcomes"
+        targets.append(count)
+
+    monkeypatch.setattr("qbprop.machine.core.event", events.append)
+    monkeypatch.setattr("qbprop.machine.core.target", aim)
+    with Lab(find_binaries(pytestconfig.getoption("--qemu"))).session() as session:
+        machine: type[MachineBase] = type("Small", (SmallMachine,), {"session": session})
+        run_state_machine_as_test(
+            machine, settings=settings(max_examples=10, database=None, deadline=None)
+        )
+    assert {"write", "bitmap_clear", "bitmap_clear: node_not_found"} <= set(events)
+    assert len(targets) == events.count("add_disk") >= 10
+    assert sum(targets) == len(events)
 
 
 def test_what_is_shunned_is_done_by_the_daring_alone(pytestconfig: pytest.Config) -> None:
