@@ -11,6 +11,7 @@ from tests.cli.run import qbprop
 from tests.report.chromium import in_chromium, needs_chromium
 
 from qbprop.campaign.book import Book
+from qbprop.campaign.folder import Recorder
 from qbprop.campaign.growth import Growth, Point, read_growth
 from qbprop.campaign.summary import CanaryRecord, Summary
 from qbprop.campaign.verdict import verdict
@@ -132,6 +133,20 @@ def test_a_campaign_that_runs_has_a_page_when_it_is_asked_for(tmp_path: Path) ->
     done = qbprop("report", tmp_path, "-o", tmp_path / "findings" / "page.html")
     assert done.returncode == 0
     assert (tmp_path / "findings" / "junit.xml").exists()
+
+
+def test_a_campaign_that_runs_writes_its_page_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qbprop.campaign.folder.REPORT_SECONDS", 5.0)
+    summary = nasty_campaign(tmp_path, "x")
+    recorder = Recorder(summary, tmp_path, 60.0)
+    page = tmp_path / "report.html"
+    for seconds, written in ((4.9, False), (5.0, True), (9.9, False), (10.0, True)):
+        page.unlink(missing_ok=True)
+        summary.seconds = seconds
+        recorder.write()
+        assert page.exists() == written
 
 
 def test_ci_servers_are_told_of_new_findings(tmp_path: Path) -> None:

@@ -9,12 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qbprop.campaign.corpus import CORPUS
+from qbprop.campaign.growth import Growth
 from qbprop.campaign.summary import Summary
 from qbprop.errors import EnvironmentProblem
 from qbprop.report.campaign import write_report
 
 HELD_SECONDS = 10.0
 """How long a campaign that was killed may take to let go of its folder."""
+
+REPORT_SECONDS = 60.0
+"""Time between two pages of a campaign that goes on."""
 
 
 @contextmanager
@@ -52,6 +56,27 @@ def _sweep(out: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+
+
+class Recorder:
+    """Writes what the folder of a campaign of ``max_seconds`` tells of it: the page now and then.
+
+    :raises OSError: it cannot be written.
+    """
+
+    def __init__(self, summary: Summary, out: Path, max_seconds: float) -> None:
+        self._summary = summary
+        self._out = out
+        self._growth = Growth(out, max_seconds)
+        self._next_report = summary.seconds + REPORT_SECONDS
+
+    def write(self) -> None:
+        """Write the summary as it is, a point of its growth and the page when it is time."""
+        self._summary.write(self._out)
+        self._growth.note(self._summary)
+        if self._summary.seconds >= self._next_report:
+            self._next_report = self._summary.seconds + REPORT_SECONDS
+            write_report(self._out)
 
 
 @contextmanager

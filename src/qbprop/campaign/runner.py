@@ -23,8 +23,7 @@ from qbprop.campaign.confirmation import CONFIRM_SECONDS, confirm, confirm_patie
 from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.database import open_database
 from qbprop.campaign.exhaustive import Exhaustive
-from qbprop.campaign.folder import concluding, unwritable
-from qbprop.campaign.growth import Growth
+from qbprop.campaign.folder import Recorder, concluding, unwritable
 from qbprop.campaign.known import KnownFinding, known_to
 from qbprop.campaign.machine import describe_machine
 from qbprop.campaign.memory import resident
@@ -130,7 +129,7 @@ class Campaign:
             seconds=self.summary.seconds,
         )
         self._commands = self.summary.commands
-        self._growth = Growth(options.out, options.max_seconds)
+        self._recorder = Recorder(self.summary, options.out, options.max_seconds)
         self._progress: Progress = SilentProgress()
         self._autopsy = Autopsy(lab, options.rules)
         self._session: WatchedSession | None = None
@@ -372,5 +371,4 @@ class Campaign:
         self._next_write = time.monotonic() + WRITE_SECONDS
         self._refresh()
         self.summary.memory = resident()
-        self.summary.write(self.options.out)
-        self._growth.note(self.summary)
+        self._recorder.write()

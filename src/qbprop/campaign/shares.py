@@ -15,8 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from qbprop.campaign.database import catch_up, open_database
-from qbprop.campaign.folder import concluding
-from qbprop.campaign.growth import Growth
+from qbprop.campaign.folder import Recorder, concluding
 from qbprop.campaign.ledger import Ledger
 from qbprop.campaign.memory import resident
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
@@ -78,7 +77,7 @@ class SharedCampaign:
         self._places = workers.places
         self.summary = open_summary(options, jobs=self._places)
         self._start = time.monotonic() - self.summary.seconds
-        self._growth = Growth(options.out, options.max_seconds)
+        self._recorder = Recorder(self.summary, options.out, options.max_seconds)
         self.ledger = Ledger(options.out, self.summary, self._note)
         self._unfinished = self.ledger.unfinished()
         self._under_way: dict[Future[Ended], Share] = {}
@@ -236,8 +235,7 @@ class SharedCampaign:
         self.summary.memory = resident()
         for warning in self.summary.warnings[told:]:
             self._note(warning)
-        self.summary.write(self.options.out)
-        self._growth.note(self.summary)
+        self._recorder.write()
 
     def stop(self) -> None:
         """End the campaign in order, as its user wishes."""
