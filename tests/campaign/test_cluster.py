@@ -82,8 +82,15 @@ def test_workers_are_lost_and_join_and_all_work_is_done(
             wait_until(lambda: bool(qemus(third)) or process.poll() is not None)
             stdout, stderr = process.communicate(timeout=100)
         assert process.returncode == 1, stderr
-        with redis.client() as client:
-            assert client.keys()
+        second.kill()
+        third.kill()
+        fourth = cluster.add_worker()
+        again = ("fuzz", "--cluster", cluster.address, "--max-examples", "1", "--seed", "3")
+        alone = qbprop(*again, "--out", tmp_path / "alone", **environment)
+        assert alone.returncode == 0, alone.stderr
+        shared = ("--database", redis.url, "--out", tmp_path / "shared")
+        assert qbprop(*again, *shared, **environment).returncode == 1
+    assert found(tmp_path / "shared") <= found(out)
     told = record(out)
     assert json.loads(stdout) == told
     assert told["status"] == "finished"
@@ -93,7 +100,7 @@ def test_workers_are_lost_and_join_and_all_work_is_done(
         assert each["rate"] == 1.0
         assert os.access(out / "findings" / each["id"] / "reproduce.sh", os.X_OK)
     assert [each.name for each in (out / "shares").iterdir()] == ["done.json"]
-    wait_until(lambda: not qemus(second) and not qemus(third))
+    wait_until(lambda: not qemus(fourth))
 
 
 def test_what_shares_could_not_give_to_redis_it_is_given_by_the_campaign(
