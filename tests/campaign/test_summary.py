@@ -205,9 +205,11 @@ def test_the_live_line_has_the_figures() -> None:
     whole, *workers = describe(summary, 60.0)
     assert whole == (
         "10.0 s of 1 min 00 s  3 steps  2 examples  0 steps/s  1 findings (+1 known)  "
-        "2 cells, the last new one 6.0 s ago  5 MiB  · shrinking t"
+        "2 cells, nothing new for 6.0 s  5 MiB  · shrinking t"
     )
     assert workers == [
         "  share 3  1 min 05 s  1,234 steps",
         "  share 4  0.0 s  0 steps  · shrinking u",
     ]
+    summary.findings[0].rate = 0.5
+    assert "  1 findings (1 of them racy, +1 known)  " in describe(summary, None)[0]

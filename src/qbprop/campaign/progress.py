@@ -90,9 +90,10 @@ def _worker(worker: WorkerRecord) -> str:
 def _whole(summary: Summary, limit: float | None) -> str:
     counts = summary.statistics
     of = f" of {show_duration(limit)}" if limit is not None else ""
-    found = f"{len(summary.new_findings)} findings"
-    if known := len(summary.findings) - len(summary.new_findings):
-        found += f" (+{known} known)"
+    new = summary.new_findings
+    racy, known = sum(each.racy for each in new), len(summary.findings) - len(new)
+    others = [f"{racy} of them racy"] * bool(racy) + [f"+{known} known"] * bool(known)
+    found = f"{len(new)} findings" + (f" ({', '.join(others)})" if others else "")
     parts = [
         f"{show_duration(summary.seconds)}{of}",
         f"{counts.steps:,} steps",
@@ -102,7 +103,7 @@ def _whole(summary: Summary, limit: float | None) -> str:
     ]
     if counts.cells_reached:
         silence = show_duration(max(0.0, summary.seconds - summary.news_seconds))
-        parts.append(f"{counts.cells_reached} cells, the last new one {silence} ago")
+        parts.append(f"{counts.cells_reached} cells, nothing new for {silence}")
     if summary.memory:
         parts.append(show(summary.memory))
     return "  ".join([*parts, f"· {summary.activity}"] if summary.activity else parts)

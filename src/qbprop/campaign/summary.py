@@ -39,6 +39,11 @@ class FindingRecord:
     rate: float | None = None
     known: bool = False
 
+    @property
+    def racy(self) -> bool:
+        """Whether some replays showed it again, and others did not."""
+        return self.rate is not None and 0 < self.rate < 1
+
 
 @dataclass(kw_only=True)
 class DifferenceRecord:
