@@ -34,6 +34,7 @@ class _Recorder:
         self.shunned = shunned
         self.traces: list[Trace] = []
         self.trace: list[Operation] = []
+        self.outcomes: set[str] = set()
         self.begin()
 
     def begin(self) -> None:

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, merge
 from qbprop.machine.draws import (
+    JOB_CLUSTER,
     LENGTH_LIMIT,
     Draft,
+    below,
     free_jobs,
     pick,
     plain,
@@ -32,11 +34,15 @@ from qbprop_model.operations import (
     Read,
     Restart,
     Transaction,
+    Write,
 )
 from qbprop_model.world import World
 
 ENDS = ("stream", "commit", "commit", "stream", "commit", "close", "commit", "kill")
 """What becomes of an overlay."""
+
+PLACES = 16
+"""In how many places at the start of a disk its layers may differ."""
 
 
 def fit(world: World) -> list[str]:
@@ -175,9 +181,15 @@ def _kill(draw: st.DrawFn, draft: Draft) -> None:
 
 
 def _requests(draw: st.DrawFn, world: World, name: str) -> tuple[Operation, ...]:
-    """Up to three requests to one disk."""
-    count = pick(draw, (1, 2, 0, 3)) if name in world.nodes else 0
-    return looked_at(draw, world, count, name)
+    """Up to three requests to one disk, or a write to one place: what is below shows around it."""
+    size = world.size(world.nodes[name]) if name in world.nodes else 0
+    if size == 0:
+        return ()
+    if not seldom(draw, 3):
+        offset = JOB_CLUSTER * below(draw, min(-(-size // JOB_CLUSTER), PLACES))
+        length = min(JOB_CLUSTER, size - offset)
+        return (Write(node=name, offset=offset, length=length, stamp=below(draw, 64)),)
+    return looked_at(draw, world, pick(draw, (1, 2, 0, 3)), name)
 
 
 def _whole(world: World, name: str) -> Iterator[Read]:

@@ -32,7 +32,7 @@ from qbprop_model.operations import (
 COPY_MODES: tuple[CopyMode, ...] = ("background", "background", "write-blocking")
 SYNCS: tuple[tuple[MirrorSync, ...], ...] = (
     ("full", "none", "full", "top"),
-    ("top", "full", "top", "none"),
+    ("full", "top", "full", "none"),
 )
 """For disks that stand alone, and for those over another image."""
 
