@@ -31,12 +31,14 @@ def test_without_subjects_no_round_keeps_to_one() -> None:
 def test_a_campaign_tries_what_reaches_most_more_often(tmp_path: Path) -> None:
     """Of a machine whose examples keep to what its rounds are to keep to, and note it."""
     kept: list[str | None] = []
+    classes: set[type] = set()
 
     class Noting(BlockMachine):
         subjects = (None, "jobs", "graphs")
 
         def teardown(self) -> None:
             kept.append(self.subject if len(self.focus) == 1 else None)
+            classes.add(type(self))
             super().teardown()
 
     options: dict[str, Any] = {"machine": Noting, "known": shipped_known()}
@@ -44,3 +46,4 @@ def test_a_campaign_tries_what_reaches_most_more_often(tmp_path: Path) -> None:
     assert kept.count("jobs") >= ROUND_EXAMPLES
     assert kept.count("graphs") >= ROUND_EXAMPLES
     assert kept.count(None) >= 6 * ROUND_EXAMPLES
+    assert len(classes) == 3  # Hypothesis keeps each of them for ever

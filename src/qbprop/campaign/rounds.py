@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, settings
@@ -42,7 +43,7 @@ class Rounds:
 
         :raises KeyboardInterrupt: the user wants to stop.
         """
-        machine = type(self.machine.__name__, (self.machine,), {"focus": focus})
+        machine = _focused(self.machine, focus)
         # Around the test itself the decorator would switch the database off.
         seeded = hypothesis.seed(derived_seed(self.seed, number))(machine)
         machine_test = get_state_machine_test(seeded, settings=self._settings())
@@ -73,6 +74,11 @@ class Rounds:
             verbosity=Verbosity.quiet,
             backend="hypothesis",
         )
+
+
+@cache  # Hypothesis keeps the rules of every class that it has seen
+def _focused(machine: type[MachineBase], focus: tuple[str, ...]) -> type[MachineBase]:
+    return type(machine.__name__, (machine,), {"focus": focus})
 
 
 class RandomSearch:
