@@ -7,7 +7,7 @@ from qbprop_model.bitmap import BitmapRules
 from qbprop_model.data import all_zero
 from qbprop_model.disk import DiskRules
 from qbprop_model.disk.geometry import clusters, outward, units
-from qbprop_model.image import Alloc, Cell, Chain, Image
+from qbprop_model.image import BLANK, Alloc, Cell, Chain, Image
 from qbprop_model.operations import OpenOutcomeError
 from qbprop_model.ranges import Ranges, joined, within
 
@@ -43,6 +43,28 @@ class GraphRules(BitmapRules, DiskRules):
         """The ranges of the base that a commit of ``layers`` writes to, dirty afterwards (9)."""
         size = layers[0].size
         return self.in_units(self.owned(layers, size), self.commit_cluster(base), size)
+
+    def committed_below(self, layers: Chain) -> Ranges:
+        """The ranges of the base that a commit of ``layers`` below the top writes to."""
+        return self.owned(layers, layers[0].size)
+
+    def uncovered(self, size: int, top: Image, base: Chain) -> Ranges:
+        """What of a base shows in a disk of ``size`` bytes once a layer is gone that is shorter.
+
+        The layer above has to go on reading zeroes there.
+        """
+        end = min(size, base[0].size)
+        if top.size >= end or only_zeroes(list(self.visible(base, top.size, end))):
+            return ()
+        return ((top.size, end),)
+
+    def cover(self, base: Chain, ranges: Ranges) -> Image:
+        """A base that has zeroes where they are due, as data or not."""
+        image = base[0]
+        for start, end in ranges:
+            zeroes = image.compat != "0.10"
+            image = self.carry((image, *base[1:]), [(start, end, BLANK)], zeroes=zeroes)
+        return image
 
     def in_units(self, ranges: Ranges, unit: int, size: int) -> Ranges:
         """Ranges rounded outward to whole units, the last one cut off at the end of the disk."""
@@ -97,12 +119,18 @@ class GraphRules(BitmapRules, DiskRules):
             image = self.carry((image, *base[1:]), cells, zeroes=zeroes)
         return image
 
-    def stream(self, chain: Chain) -> Image:
-        """The top layer when it has all that is below it, cluster by cluster (9)."""
+    def stream(self, chain: Chain, depth: int | None = None) -> Image:
+        """The top layer when it has all that is below it, cluster by cluster (9).
+
+        Or what ``depth`` layers have, itself among them.
+        """
         image, below = chain[0], chain[1:]
         if image.extended_l2:
             raise OpenOutcomeError("whether whole clusters are copied, or subclusters")
-        for start, end in self.owned(below, min(image.size, below[0].size)):
+        ranges = self.owned(chain[1:depth], min(image.size, below[0].size))
+        if depth is not None:
+            ranges += self.uncovered(image.size, below[0], chain[depth:])
+        for start, end in ranges:
             for s, stop in clusters(image.unit, start, end):
                 e = min(stop, image.size)
                 if image.alloc.at(s) is not Alloc.NONE:

@@ -275,20 +275,28 @@ class BlockCommit(Operation):
 
     All by node names; ``between`` are the disks between the two, which guests leave meanwhile.
     The overlay stays where it is, above a base that guests write to.
+
+    With ``top``, a disk below ``node``, its data is committed instead, and that of those
+    ``between`` it and the base; what is above it then stands on the base.
     """
 
     job: str
     node: str
     base: str
     between: tuple[str, ...] = ()
+    top: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockStream(Operation):
-    """``block-stream`` into disk ``node``, by node name, of all that is below it, to the end."""
+    """``block-stream`` into disk ``node``, by node name, of all that is below it, to the end.
+
+    With ``base``, a disk below, only of what is above that; the disk then stands on it.
+    """
 
     job: str
     node: str
+    base: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

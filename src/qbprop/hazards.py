@@ -17,6 +17,7 @@ from qbprop_model.operations import (
     Action,
     BitmapMerge,
     BitmapRemove,
+    BlockCommit,
     BlockdevBackup,
     BlockdevSnapshot,
     BlockStream,
@@ -104,6 +105,11 @@ EMPTY_MIGRATION = Hazard("the migration of a bitmap of an empty disk", frozenset
 STREAM_KILLED = Hazard(
     "a kill behind a stream that nothing has flushed", frozenset(KINDS), lasting=True
 )
+SHORT_LAYER = Hazard(
+    "taking out a layer that is shorter than its base",
+    frozenset(KINDS) - {"crash", "hang"},
+    lasting=True,
+)
 DAEMON_END = Hazard("the orderly end of a storage daemon", frozenset(KINDS), lasting=True)
 
 HAZARDS = (
@@ -131,6 +137,7 @@ HAZARDS = (
     EMPTY_MIGRATION,
     HALF_ACTIVE,
     STREAM_KILLED,
+    SHORT_LAYER,
     DAEMON_END,
 )
 """All of them; where several explain a finding, the first in this order names it.
@@ -251,6 +258,8 @@ class Hazards:
             yield DAEMON_END
         if isinstance(operation, Restart) and operation.how == "kill" and self._unwritten:
             yield STREAM_KILLED
+        if expected.refusal is None and _uncovers(operation, before):
+            yield SHORT_LAYER
         if isinstance(operation, Migrate):
             yield from _migrated(operation, before)
         if isinstance(operation, ChangeBitmap) and _empties(operation, before):
@@ -316,6 +325,22 @@ def _ends_daemon(operation: Restart, before: World) -> bool:
     """Whether a storage daemon, which has no human monitor, ends with something open."""
     daemon = not before.traits.human_monitor_command
     return daemon and operation.how != "kill" and bool(before.nodes)
+
+
+def _uncovers(operation: Operation, before: World) -> bool:
+    """Whether a disk is to stand on a base that shows where what was between had ended."""
+    if not isinstance(operation, BlockCommit | BlockStream) or operation.base is None:
+        return False
+    names = before.chain_names(before.nodes[operation.node].image)
+    if isinstance(operation, BlockStream):
+        over, gone = names[:2]
+    elif operation.top is not None:
+        gone = before.nodes[operation.top].image
+        over = names[names.index(gone) - 1]
+    else:
+        return False
+    images, base = before.images, before.chain(before.nodes[operation.base].image)
+    return bool(before.rules.uncovered(images[over].size, images[gone], base))
 
 
 def _migrated(operation: Migrate, before: World) -> Iterator[Hazard]:

@@ -11,9 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 PREFIX = "qbprop-"
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
-"""Without ``explain``, which reruns a failure to watch Python lines: QEMU has none; and without
-``target``: led to examples in which much differs, the search as a whole reaches less.
-"""
+"""Without ``explain``, which reruns a failure to watch Python lines: QEMU has none."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from qbprop_model.operations import (
     BitmapAdd,
     BitmapClear,
     BitmapMerge,
+    BitmapRemove,
     BlockCommit,
     BlockdevBackup,
     BlockdevSnapshot,
@@ -72,7 +73,10 @@ COMMITS = (
     BlockCommit(job="job0", node="drive2", base="drive0", between=("drive1",)),
 )
 STREAMS = tuple(BlockStream(job="job0", node=node) for node in ("drive1", "drive2"))
-GRAPHS = (SNAPSHOT, ABOVE, *COMMITS, *STREAMS, CloseDisk(node="drive2"))
+COMMIT_BELOW = BlockCommit(job="job0", node="drive2", base="drive0", top="drive1")
+STREAM_ABOVE = BlockStream(job="job0", node="drive2", base="drive0")
+LEAVING = (COMMIT_BELOW, STREAM_ABOVE, CloseDisk(node="drive1"))
+GRAPHS = (SNAPSHOT, ABOVE, *COMMITS, *STREAMS, *LEAVING, CloseDisk(node="drive2"))
 PARTS = st.lists(REQUESTS, max_size=3)
 
 
@@ -154,19 +158,38 @@ class NaiveDisk:
                 base.take(start, shown[start:end])
                 base.touch(start, end - start)
 
-    def stream(self) -> None:
+    def commit_below(self, base: "NaiveDisk") -> None:
+        """What is right below goes into the base, sector by sector."""
+        top = self.base
+        assert top is not None
+        shown, size = top.view(), len(top.data)
+        base.grow(size)
+        for start in range(0, size, SECTOR):
+            if top.own[start]:
+                base.take(start, shown[start : start + SECTOR])
+                base.touch(start, len(shown[start : start + SECTOR]))
+        hidden = base.view()[size : len(self.data)]
+        if hidden.any():
+            base.take(size, np.zeros_like(hidden))
+            base.touch(size, len(hidden))
+        self.base = base
+
+    def stream(self, base: "NaiveDisk | None" = None) -> None:
         assert self.base is not None
         shown, below = self.view(), self.base.chain()
         edge = min(len(self.data), len(self.base.data))
+        hidden = base is not None and bool(base.view()[edge : len(self.data)].any())
+        below = below if base is None else below[: below.index(base)]
         for start in range(0, len(self.data), self.cluster):
             end = min(start + self.cluster, len(self.data))
             there = range(start, min(end, edge), SECTOR)
             needed = any(
                 layer.owns(at, deep=depth > 0) for depth, layer in enumerate(below) for at in there
             )
+            needed = needed or (hidden and edge < end and start < len(base.data) if base else False)
             if needed and not self.own[start]:
                 self.take(start, shown[start:end])
-        self.base = None
+        self.base = base
 
 
 def perform(op: Operation, disks: dict[str, NaiveDisk]) -> None:
@@ -180,10 +203,12 @@ def perform(op: Operation, disks: dict[str, NaiveDisk]) -> None:
             disks[node].touch(offset, length)
         case BlockdevSnapshot(node=node, overlay=overlay):
             disks[overlay].base = disks[node]
-        case BlockCommit(node=node, base=base):
+        case BlockCommit(node=node, base=base, top=None):
             disks[node].commit(disks[base])
-        case BlockStream(node=node) if disks[node].base is not None:
-            disks[node].stream()
+        case BlockCommit(node=node, base=base):
+            disks[node].commit_below(disks[base])
+        case BlockStream(node=node, base=base) if disks[node].base is not None:
+            disks[node].stream(disks[base] if base else None)
         case BitmapClear(node=node):
             disks[node].dirty.clear()
 
@@ -210,6 +235,21 @@ LOW = Write(node="drive0", offset=0, length=70_000, fill=1)
     (512, 70144, 70656),
     (512, 4096, 512),
     [SNAPSHOT, WriteZeroes(node="drive1", offset=0, length=70_000), ABOVE, COMMITS[1]],
+)
+@example(
+    (102400, 1024, 102400),
+    (512, 512, 4096),
+    [Write(node="drive0", offset=90_000, length=512, fill=7), SNAPSHOT, ABOVE, STREAM_ABOVE],
+)
+@example(
+    (102400, 1024, 102400),
+    (65536, 512, 512),
+    [LOW, SNAPSHOT, Write(node="drive1", offset=0, length=1, fill=7), ABOVE, COMMIT_BELOW],
+)
+@example(
+    (1024, 70144, 70656),
+    (512, 4096, 512),
+    [LOW, SNAPSHOT, Write(node="drive1", offset=60_000, length=512, fill=7), ABOVE, COMMIT_BELOW],
 )
 def test_bytes_and_bits(
     sizes: tuple[int, ...], grains: tuple[int, ...], operations: list[Operation]
@@ -239,6 +279,7 @@ def test_bytes_and_bits(
 
 
 PLAIN = Layer(size=1 << 20)
+OVER = AddDisk(node="drive2", layers=(PLAIN,))
 SHORT = Layer(size=1 << 19)
 WORLD: tuple[Operation, ...] = (
     AddDisk(node="drive0", layers=(PLAIN,)),
@@ -339,6 +380,48 @@ def test_a_stream_ends_the_backing_file_in_the_header() -> None:
     assert world.images["drive2.0"].backing is None
 
 
+@pytest.mark.parametrize("leaving", [COMMIT_BELOW, STREAM_ABOVE])
+def test_what_is_above_a_layer_that_goes_stands_on_the_base_also_by_its_header(
+    leaving: Operation,
+) -> None:
+    world = world_after(SNAPSHOT, OVER, ABOVE)
+    expected = world.apply(leaving)
+    assert expected.jobs["job0"].length == 1 << 20
+    assert "ready" not in expected.words["job0"]
+    assert world.chain_names("drive2.0") == ("drive2.0", "drive0.0")
+    assert world.nodes["drive0"].read_only
+    assert reason(world, BitmapClear(node="drive0", name="kept")) is Reason.BITMAP_READ_ONLY
+    assert reason(world, CloseDisk(node="drive1")) is None
+    assert reason(world, CloseDisk(node="drive0")) is Reason.NODE_IN_USE
+    for name in ("drive2", "drive0"):
+        assert reason(world, CloseDisk(node=name)) is None
+    with pytest.raises(InvalidOperationError, match="no name"):
+        world.apply(OpenDisk(node="drive2"))
+
+
+@pytest.mark.parametrize("leaving", [COMMIT_BELOW, STREAM_ABOVE])
+def test_a_disk_finds_the_base_that_its_header_names_when_it_is_opened_again(
+    leaving: Operation,
+) -> None:
+    closing = (CloseDisk(node=name) for name in ("drive1", "drive2", "drive0"))
+    world = world_after(
+        BitmapRemove(node="drive0", name="kept"),
+        SNAPSHOT,
+        OVER,
+        ABOVE,
+        leaving,
+        *closing,
+        OpenDisk(node="drive2"),
+    )
+    contents = world.contents("drive2")
+    assert contents is not None
+    assert contents.render(0, 1).tolist() == [1]
+    with pytest.raises(InvalidOperationError, match="backing file of drive2"):
+        world.apply(OpenDisk(node="drive0"))
+    with pytest.raises(InvalidOperationError, match="two nodes"):
+        world.apply(OpenDisk(node="drive0", read_only=True))
+
+
 TWICE = BlockdevSnapshot(node="drive2", overlay="drive1")
 PENDING = DriveBackup(node="drive1", target="target0", sync="full", auto_finalize=False)
 NAMELESS = BlockdevBackup(node="drive1", target="target0", sync="full", job=None)
@@ -384,6 +467,12 @@ def test_refusals(before: tuple[Operation, ...], operation: Operation, due: Reas
         ((ExportAdd(export="export0", node="drive1"),), SNAPSHOT),
         ((CloseDisk(node="drive0"), OpenDisk(node="drive0", drive="device0")), SNAPSHOT),
         ((), COMMIT),
+        ((SNAPSHOT,), BlockStream(job="job0", node="drive1", base="drive0")),
+        ((SNAPSHOT,), BlockStream(job="job0", node="drive1", base="drive2")),
+        ((SNAPSHOT,), replace(COMMIT, top="drive0")),
+        ((SNAPSHOT,), replace(COMMIT, top="drive1")),
+        ((SNAPSHOT, OVER, ABOVE, COMMIT_BELOW), COMMITS[2]),
+        ((SNAPSHOT, OVER, ABOVE, COMMIT_BELOW), replace(COMMITS[2], between=())),
     ],
 )  # fmt: skip
 def test_what_is_not_judged(before: tuple[Operation, ...], operation: Operation) -> None:

@@ -47,7 +47,9 @@ EVERY = [
     op.ReopenDisk(node="drive0", read_only=True),
     op.BlockdevSnapshot(node="drive0", overlay="drive1"),
     op.BlockCommit(job="job0", node="drive2", base="drive0", between=("drive1",)),
+    op.BlockCommit(job="job0", node="drive2", base="drive0", top="drive1"),
     op.BlockStream(job="job0", node="drive1"),
+    op.BlockStream(job="job0", node="drive2", base="drive0"),
     op.BlockdevMirror(job="job0", node="drive0", target="drive1", filter="filter0"),
     op.Restart(how="kill"),
     op.Migrate(

@@ -6,7 +6,7 @@ from qbprop_model.effects.backups import COPY_LIMIT
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.opening import reopen
 from qbprop_model.expectation import NOISE, READY_NOISE, JobEnd, Reason
-from qbprop_model.image import Refused
+from qbprop_model.image import Chain, Refused
 from qbprop_model.operations import (
     JOBS,
     BlockCommit,
@@ -16,7 +16,7 @@ from qbprop_model.operations import (
     InvalidOperationError,
     OpenOutcomeError,
 )
-from qbprop_model.ranges import minus, total
+from qbprop_model.ranges import Ranges, minus, total
 from qbprop_model.state import Node, Outcome, State
 
 BITS_LIMIT = 1 << 28
@@ -57,20 +57,37 @@ def finish_snapshots(world: State) -> None:
 
 @effect.register
 def _(op: BlockCommit, world: State) -> Outcome:
-    top, overlay = _head(op, world, Reason.ROOT_NOT_FOUND)
-    base = world.nodes.get(op.base)
-    if base is None:
-        raise InvalidOperationError("a base that is not there")
-    names = world.chain_names(overlay.image)
-    if base.image not in names[1:]:
-        raise InvalidOperationError("a base that is no disk below")
-    depth = names.index(base.image)
+    name, node = _head(op, world, Reason.ROOT_NOT_FOUND)
+    base, depth = _below(op.base, node, world)
+    above = 0 if op.top is None else _below(op.top, node, world)[1]
+    if above >= depth:
+        raise InvalidOperationError("a layer that is not above its base")
+    names = world.chain_names(node.image)
     between = {world.nodes[name].image for name in op.between if name in world.nodes}
-    if between != set(names[1:depth]) or len(op.between) != len(between):
+    if between != set(names[above + 1 : depth]) or len(op.between) != len(between):
         raise InvalidOperationError("not the disks between the two")
-    check_plain(world, top, op.base, *op.between)
+    check_plain(world, name, *op.between, *filter(None, (op.top,)), op.base)
+    if any(world.nodes[each].image != names[depth - 1] for each in world.overlays(op.base)):
+        raise InvalidOperationError("a base that another disk stands on")
     world.check_unused(base.image)
-    layers, below = world.chain(overlay.image)[:depth], world.chain(base.image)
+    layers, below = world.chain(node.image)[above:depth], world.chain(base.image)
+    if op.top is None:
+        _commit_all(op, world, base, layers, below)
+    else:
+        _commit_below(op, world, names[above - 1], layers)
+    return Outcome()
+
+
+def _below(disk: str, node: Node, world: State) -> tuple[Node, int]:
+    """A disk in the chain of another one, and how many layers are above its image."""
+    found, names = world.nodes.get(disk), world.chain_names(node.image)
+    if found is None or found.image not in names[1:]:
+        raise InvalidOperationError(f"{disk} is no disk below")
+    return found, names.index(found.image)
+
+
+def _commit_all(op: BlockCommit, world: State, base: Node, layers: Chain, below: Chain) -> None:
+    """The disk on top is committed, while guests write to it, until it is told to complete."""
     check_bits(layers[0].size, world.rules.commit_cluster(below[0]))
     ranges = world.rules.committed(layers, below[0])
     check_limit(total(ranges))
@@ -82,15 +99,46 @@ def _(op: BlockCommit, world: State) -> Outcome:
     if world.traits.commit_skips_zeroes and base.detect_zeroes != "unmap":
         for zeroes in world.rules.redundant(layers, below, ranges):
             written = minus(written, *zeroes)
-    detects = base.detect_zeroes != "off"
-    image = world.rules.commit(layers, below, written, detects_zeroes=detects)
-    world.images[base.image] = image
-    touch(world, op.base, written)
+    _write(op, world, layers, written)
     length = total(ranges)
     world.ends[op.job] = JobEnd(length, length, kind="commit")
     ready = ("created", "running", NOISE, "ready", "READY", READY_NOISE)
     world.tell(op.job, *ready, "waiting", "pending", "COMPLETED", "concluded", "null")
-    return Outcome()
+
+
+def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) -> None:
+    """A layer that nobody writes to is committed; what is above then stands on the base."""
+    length = layers[0].size
+    ranges = world.rules.committed_below(layers)
+    check_limit(total(ranges))
+    check_id(op, world)
+    reopen(world, op.base, read_only=False)
+    grow(world, op.base, length)
+    _write(op, world, layers, ranges)
+    key = world.nodes[op.base].image
+    bare = world.rules.uncovered(world.images[overlay].size, layers[0], world.chain(key))
+    world.images[key] = world.rules.cover(world.chain(key), bare)
+    touch(world, op.base, bare)
+    reopen(world, op.base, read_only=True)
+    stand_on(world, overlay, op.base)
+    world.ends[op.job] = JobEnd(length, length, kind="commit")
+    moving = ("created", "running", NOISE, "waiting", "pending")
+    world.tell(op.job, *moving, "COMPLETED", "concluded", "null")
+
+
+def _write(op: BlockCommit, world: State, layers: Chain, ranges: Ranges) -> None:
+    """A commit writes ranges of some layers to its base."""
+    base = world.nodes[op.base]
+    detects, below = base.detect_zeroes != "off", world.chain(base.image)
+    world.images[base.image] = world.rules.commit(layers, below, ranges, detects_zeroes=detects)
+    touch(world, op.base, ranges)
+
+
+def stand_on(world: State, image: str, base: str) -> None:
+    """An image gets a disk for its backing file, also in its header."""
+    below = world.nodes[base].image
+    world.images[image] = replace(world.images[image], backing=below)
+    world.mounted[image] = below
 
 
 @effect.register
@@ -99,9 +147,15 @@ def _(op: BlockStream, world: State) -> Outcome:
     check_plain(world, top)
     check_id(op, world)
     chain = world.chain(node.image)
-    length = 0
-    if len(chain) > 1:
-        length = chain[0].size
+    length = chain[0].size if len(chain) > 1 else 0
+    if op.base is not None:
+        depth = _below(op.base, node, world)[1]
+        if depth == 1:
+            raise InvalidOperationError("nothing is between the two")
+        check_limit(total(world.rules.owned(chain[1:depth], length)))
+        world.images[node.image] = world.rules.stream(chain, depth)
+        stand_on(world, node.image, op.base)
+    elif len(chain) > 1:
         check_limit(total(world.rules.owned(chain[1:], length)))
         take_all(world, top)
     world.ends[op.job] = JobEnd(length, length, kind="stream")

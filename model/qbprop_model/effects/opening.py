@@ -77,8 +77,17 @@ def _(op: OpenDisk, world: State) -> Outcome:
     check_options(op)
     if not op.read_only:
         world.check_unused(name)
+    _check_below(world, world.chain_names(name))
     attach(world, op, opened(world, name, read_only=op.read_only))
     return Outcome()
+
+
+def _check_below(world: State, chain: tuple[str, ...]) -> None:
+    """The nodes that are opened below a disk have no names; nothing may depend on them."""
+    if any(world.images[name].stored for name in chain[1:]):
+        raise InvalidOperationError("bitmaps of a node that has no name")
+    if any(not {*chain}.isdisjoint(world.chain_names(each.image)) for each in world.nodes.values()):
+        raise InvalidOperationError("two nodes of one file")
 
 
 def opened(world: State, name: str, *, read_only: bool) -> Node:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
-from hypothesis import currently_in_test_context, event, target
+from hypothesis import currently_in_test_context, event
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -169,7 +169,5 @@ class MachineBase(RuleBasedStateMachine):
         deep = self.deep or any(isinstance(operation, Resize) for operation in self.session.trace)
         self._guarded(lambda: self.session.finish(thorough=deep))
         if currently_in_test_context():
-            outcomes = self.session.outcomes
-            for outcome in sorted(outcomes):
+            for outcome in sorted(self.session.outcomes):
                 event(outcome)
-            target(len(outcomes), label="different outcomes")

@@ -9,6 +9,7 @@ from qbprop.machine.bitmaps import BY_NAME, bitmap_add, bitmap_command, merge
 from qbprop.machine.draws import (
     JOB_CLUSTER,
     LENGTH_LIMIT,
+    SECTOR,
     Draft,
     below,
     free_jobs,
@@ -79,7 +80,7 @@ def graphs(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     draft = Draft(world)
     for _ in range(pick(draw, (4, 2, 6))):
         tops = stacked(draft.world)
-        kinds = ("end", "deeper", "deeper", "another", "mirror") if tops else ("another", "mirror")
+        kinds = ("deeper", "end", "deeper", "mirror") if tops else ("another", "mirror")
         match pick(draw, kinds):
             case "end":
                 _end(draw, draft, pick(draw, tops))
@@ -148,6 +149,14 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     job = pick(draw, JOBS if seldom(draw, 12) else free_jobs(world) or JOBS)
     ends = ENDS if len(below) < 2 else ("stream", *ENDS, "stream")
     match pick(draw, ends) if world.settled_below(top) else "close":
+        case "commit" if len(bases) > 1 and not seldom(draw, 3):
+            above, base = bases[0], bases[-1]
+            between = tuple(bases[1:-1])
+            draft.add(BlockCommit(job=job, node=top, top=above, base=base, between=between))
+            _leave(draw, draft, top, above)
+        case "stream" if len(bases) > 1 and not seldom(draw, 3):
+            draft.add(BlockStream(job=job, node=top, base=bases[-1]))
+            _leave(draw, draft, top, bases[0])
         case "commit" if bases:
             base = pick(draw, (bases[-1], *bases))
             between = tuple(bases[: bases.index(base)])
@@ -169,6 +178,13 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
             again(draw, draft, name)
 
 
+def _leave(draw: st.DrawFn, draft: Draft, top: str, gone: str) -> None:
+    """A disk is looked at that stands on another one now; what was between is mostly closed."""
+    draft.add(*_whole(draft.world, top), *_requests(draw, draft.world, top))
+    if not seldom(draw, 4):
+        draft.add(CloseDisk(node=gone))
+
+
 def _kill(draw: st.DrawFn, draft: Draft) -> None:
     """QEMU is killed when all is flushed that guests wrote, and what it had is opened again."""
     world, everything = draft.world, seldom(draw, 2)
@@ -187,7 +203,7 @@ def _requests(draw: st.DrawFn, world: World, name: str) -> tuple[Operation, ...]
         return ()
     if not seldom(draw, 3):
         offset = JOB_CLUSTER * below(draw, min(-(-size // JOB_CLUSTER), PLACES))
-        length = min(JOB_CLUSTER, size - offset)
+        length = min(pick(draw, (JOB_CLUSTER, SECTOR, 4096)), size - offset)
         return (Write(node=name, offset=offset, length=length, stamp=below(draw, 64)),)
     return looked_at(draw, world, pick(draw, (1, 2, 0, 3)), name)
 

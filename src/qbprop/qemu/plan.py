@@ -146,21 +146,31 @@ def _cover(actions: Iterable[op.Operation]) -> tuple[Primitive, ...]:
 
 @plan.register
 def _(operation: op.BlockCommit) -> Plan:
-    job, node, base = operation.job, operation.node, operation.base
-    main = Command("block-commit", {"job-id": job, "device": node, "base-node": base})
+    job, node, base, top = operation.job, operation.node, operation.base, operation.top
+    arguments = {"job-id": job, "device": node, "base-node": base}
     # The base may grow, which a guest's export does not allow for, and nobody may read between.
     below = (base, *operation.between)
+    if top is None:
+        settle: tuple[Primitive, ...] = (CompleteJob(job), AwaitJobs())
+        then: tuple[Primitive, ...] = (DetachGuest(node), AttachGuest(node), AttachGuest(base))
+    else:
+        arguments["top-node"] = top
+        below = (*below, top)
+        settle = (AwaitJobs(),)
+        then = tuple(AttachGuest(name, writable=False) for name in below)
     return Plan(
-        main,
+        Command("block-commit", arguments),
         prepare=tuple((DetachGuest(name), ReattachGuest(name)) for name in below),
-        settle=(CompleteJob(job), AwaitJobs()),
-        then=(DetachGuest(node), AttachGuest(node), AttachGuest(base)),
+        settle=settle,
+        then=then,
     )
 
 
 @plan.register
 def _(operation: op.BlockStream) -> Plan:
     arguments = {"job-id": operation.job, "device": operation.node}
+    if operation.base is not None:
+        arguments["base-node"] = operation.base
     return Plan(Command("block-stream", arguments), settle=(AwaitJobs(),))
 
 

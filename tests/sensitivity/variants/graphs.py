@@ -164,5 +164,25 @@ def stream_dirties(take_all: Any) -> Any:
 
 @wrong_rule("a stream copies the layer right below alone")
 class StreamsOneLayer(Rules):
-    def stream(self, chain: Chain) -> Image:
-        return super().stream(chain[:2])
+    def stream(self, chain: Chain, depth: int | None = None) -> Image:
+        return super().stream(chain[:2] if depth is None else chain, depth)
+
+
+@wrong_rule("a commit below the top copies 64 KiB at once")
+class CommitsBelowInUnits(Rules):
+    def committed_below(self, layers: Chain) -> Ranges:
+        return self.in_units(super().committed_below(layers), 65536, layers[0].size)
+
+
+@wrong_rule("a stream down to a base copies nothing")
+class StreamsNothingDownToABase(Rules):
+    def stream(self, chain: Chain, depth: int | None = None) -> Image:
+        return super().stream(chain, depth if depth is None else 1)
+
+
+@wrong_effect("what stands on a base now finds it only while it is open", graphs, "stand_on")
+def header_names_no_base(_: Any) -> Any:
+    def mounted(world: State, image: str, base: str) -> None:
+        world.mounted[image] = world.nodes[base].image
+
+    return mounted
