@@ -41,7 +41,6 @@ class Bench:
             lab = Lab(find_binaries(self._qemu))
             self._session = self._stack.enter_context(lab.session())
             self._known = known_ids(shipped_known(), self._session.driver.version)
-            self._session.know(self._known)
         return self._session
 
     def close(self) -> None:

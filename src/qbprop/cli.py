@@ -13,7 +13,6 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from qbprop.campaign.duration import parse_duration
-from qbprop.campaign.known import known_to, shipped_known
 from qbprop.cli_base import CROSS, QEMU, QEMUS, Exit, fail, reporting
 from qbprop.cli_corpus import show_corpus
 from qbprop.cli_export import export
@@ -317,7 +316,6 @@ def replay(
         lab = Lab(find_binaries(*qemus or (None,)), others=others)
         with lab.session() as session:
             session.explain, driver = True, session.driver
-            session.know(known_to(driver.every_features, shipped_known()))
             click.echo(f"QEMU {driver.version}, guest I/O by {driver.transport}")
             try:
                 finding = play(

@@ -207,12 +207,14 @@ class Hazards:
         if not filters.isdisjoint(exported):
             self.see(None, (*self.active, EXPORTED_FILTER), world, world)
 
-    def explains(self, kind: str, known: Collection[str]) -> Hazard | None:
-        """The hazard that a finding of this kind is named after, if any.
+    def explains(
+        self, kind: str, known: Collection[str], harmless: Collection[Hazard] = ()
+    ) -> Hazard | None:
+        """The hazard that a finding of this kind is named after, if any that is not ``harmless``.
 
         One of which that is ``known`` comes before one that nobody has seen to do that.
         """
-        able = [hazard for hazard in self.active if kind in hazard.kinds]
+        able = [each for each in self.active if kind in each.kinds and each not in harmless]
         seen = (hazard for hazard in able if hazard.identity(kind) in known)
         return next(seen, next(iter(able), None))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from qbprop.autopsy import Autopsy
+from qbprop.campaign.known import harmless_to, known_to, shipped_known
 from qbprop.errors import EnvironmentProblem
 from qbprop.qemu.binaries import Binaries
 from qbprop.qemu.driver import Driver
@@ -128,11 +129,15 @@ class Lab:
 
     @contextmanager
     def session(self, rules: Rules | None = None) -> Iterator[Session]:
-        """A session on a QEMU of its own; ``rules`` None means the model as it is.
+        """A session on a QEMU of its own, of which it knows what the shipped list does.
+
+        ``rules`` None means the model as it is.
 
         :raises EnvironmentProblem: as :meth:`driver`.
         """
         with self.driver() as driver:
             session = Session(driver, rules)
             session.locate = Autopsy(self, rules)
+            qemus, entries = driver.every_features, shipped_known()
+            session.know(known_to(qemus, entries), harmless_to(qemus, entries))
             yield session

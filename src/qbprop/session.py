@@ -149,6 +149,7 @@ class Session:
         self.shunned: frozenset[Hazard] = frozenset()
         """Hazards that the QEMU at hand is known to fall for."""
         self._known: frozenset[str] = frozenset()
+        self._harmless: frozenset[Hazard] = frozenset()
         self.trace: list[Operation] = []
         self.observed: Observation | None = None
         """What came of the last operation, unless QEMU was gone."""
@@ -164,9 +165,10 @@ class Session:
         """An empty World of the QEMU at hand."""
         return World(self.rules, *(each.traits for each in self.driver.every_features))
 
-    def know(self, ids: Collection[str]) -> None:
-        """These findings are known of the QEMU at hand."""
+    def know(self, ids: Collection[str], harmless: Collection[Hazard] = ()) -> None:
+        """These findings are known of the QEMU at hand; some hazards are ``harmless`` to it."""
         self._known, self.shunned = frozenset(ids), known_hazards(ids)
+        self._harmless = frozenset(harmless)
 
     def begin(self) -> None:
         """Start an example: QEMU as good as new, an empty World."""
@@ -212,7 +214,7 @@ class Session:
         name = step_name(operation, expected)
         self.trace.append(operation)
         self.observed = None
-        patience = self.patience(self._hazards.explains(HangFinding.kind, self._known))
+        patience = self.patience(self._explains(HangFinding.kind))
         with self._patient(patience), self._living(name, _due(expected)):
             digests = expected.digests
             observation = self.driver.start(operation, digests, rests(expected))
@@ -354,10 +356,13 @@ class Session:
         finding.expected += f"\nclean, but should be dirty: {show(lost)}"
         finding.observed += f"\ndirty, but should be clean: {show(spare)}"
 
+    def _explains(self, kind: str) -> Hazard | None:
+        return self._hazards.explains(kind, self._known, self._harmless)
+
     def _placed(self, finding: Finding) -> Finding:
         if self.explain and finding.bitmap is not None:
             self._explain(finding, *finding.bitmap)
-        hazard = self._hazards.explains(finding.kind, self._known)
+        hazard = self._explains(finding.kind)
         if hazard is not None:
             finding.symptom = finding.title
             finding.operation, finding.aspect = hazard.label, ""

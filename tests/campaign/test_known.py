@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from qbprop.campaign.known import KnownFinding, known_ids, read_known, shipped_known
+from qbprop.campaign.known import (
+    KnownFinding,
+    harmless_to,
+    known_ids,
+    read_known,
+    shipped_known,
+)
 from qbprop.errors import EnvironmentProblem
+from qbprop.hazards import EMPTY_MERGE, TWO_BACKUPS, Hazard
 from qbprop.qemu.features import Features
 
 
@@ -43,6 +50,20 @@ def test_an_entry_may_depend_on_what_a_qemu_can_do() -> None:
     lacking = KnownFinding(id="1", title="", feature="!blockdev_reopen")
     assert not lacking.concerns("9.0", able)
     assert lacking.concerns("9.0", unable)
+
+
+def test_what_was_tried_and_did_no_harm_names_nothing() -> None:
+    def harmless(*versions: str) -> frozenset[Hazard]:
+        rest = [True] * (len(fields(Features)) - 1)
+        return harmless_to([Features(each, *rest) for each in versions], shipped_known())
+
+    assert TWO_BACKUPS in harmless("10.0.13")
+    assert EMPTY_MERGE not in harmless("10.0.13")
+    assert TWO_BACKUPS not in harmless("7.2.22")
+    assert TWO_BACKUPS not in harmless("10.0.13", "7.2.22")
+    assert EMPTY_MERGE in harmless("5.2.0")
+    for untried in ("8.1.0", "11.2.0"):
+        assert harmless(untried) == frozenset()
 
 
 def test_a_list_of_the_user(tmp_path: Path) -> None:

@@ -117,3 +117,5 @@ def test_a_finding_is_named_after_what_is_known_to_bring_it() -> None:
     assert met.explains("hang", ()) is TWO_BACKUPS
     assert met.explains("count", known) is TWO_BACKUPS
     assert Hazards(active=(DRAINED,)).explains("count", known) is None
+    assert met.explains("count", known, {TWO_BACKUPS}) is None
+    assert met.explains("hang", (), {TWO_BACKUPS}) is DRAINED

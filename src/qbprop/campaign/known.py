@@ -20,10 +20,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from qbprop.errors import EnvironmentProblem
+from qbprop.hazards import Hazard, known_hazards
 from qbprop.qemu.features import Features
 from qbprop.records import RecordError, structure
 from qbprop.trace import Trace, parse_trace
 from qbprop_model.operations import InvalidOperationError
+
+TRIED = ("5.2", "7.2", "10.0", "11.1")
+"""The QEMUs on which all entries of the shipped list were tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,14 @@ def known_to(qemus: Iterable[Features], entries: Iterable[KnownFinding]) -> dict
         for features in qemus
         for key, title in known_ids(every, features.version, features).items()
     }
+
+
+def harmless_to(qemus: Iterable[Features], entries: Iterable[KnownFinding]) -> frozenset[Hazard]:
+    """The hazards that lead some QEMU astray and, as far as entries were tried, none of these."""
+    every, series = tuple(entries), tuple(qemus)
+    if not all(any(_within(each.version, tried) for tried in TRIED) for each in series):
+        return frozenset()
+    return known_hazards({entry.id for entry in every}) - known_hazards(known_to(series, every))
 
 
 def _within(version: str, wanted: str) -> bool:

@@ -24,7 +24,7 @@ from qbprop.campaign.corpus import Corpus
 from qbprop.campaign.database import open_database
 from qbprop.campaign.exhaustive import Exhaustive
 from qbprop.campaign.folder import Recorder, concluding, unwritable
-from qbprop.campaign.known import KnownFinding, known_to
+from qbprop.campaign.known import KnownFinding, harmless_to, known_to
 from qbprop.campaign.machine import describe_machine
 from qbprop.campaign.memory import resident
 from qbprop.campaign.progress import Progress, SilentProgress, describe, open_progress
@@ -195,7 +195,7 @@ class Campaign:
     def _make_book(self, session: WatchedSession) -> Book:
         summary, driver = self.summary, session.driver
         known = tell_qemu(summary, self._lab, driver, self.options)
-        session.know(known)
+        session.know(known, harmless_to(driver.every_features, self.options.known))
         self._watch.known_ids = frozenset(known)
         self._watch.hidden |= known.keys()
         header = self._header(driver)
