@@ -66,6 +66,7 @@ def test_all_bitmaps_go_along_with_all_that_they_have() -> None:
     assert bitmaps(moved) == before
     assert set(moved.digests) == {("drive0", name) for name in before}
     assert before["kept"].count == 512
+    assert list(world.nodes["drive0"].bitmaps) == list(before)
 
 
 def test_without_the_capability_the_image_hands_over_what_it_stores() -> None:

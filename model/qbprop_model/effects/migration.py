@@ -117,7 +117,7 @@ def _check_found(op: Migrate, names: Names, world: State) -> None:
 def _moved(world: State, name: str, node: Node, names: Names) -> Node:
     """A disk as the new QEMU has it: what does not go along is stored and loaded again."""
     rules, image = world.rules, world.images[node.image]
-    goes = {key for disk, key in names if disk == name}
+    goes = [key for disk, key in names if disk == name]
     stays = {key: bitmap for key, bitmap in node.bitmaps.items() if key not in goes}
     if not node.read_only:
         image = rules.hand_over(image, stays)
