@@ -5,7 +5,7 @@ from dataclasses import replace
 from qbprop_model.effects.backups import COPY_LIMIT
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.opening import reopen
-from qbprop_model.expectation import NOISE, READY_NOISE, JobEnd, Reason
+from qbprop_model.expectation import NOISE, READY_NOISE, JobEnd, Kind, Reason
 from qbprop_model.image import Chain, Refused
 from qbprop_model.operations import (
     JOBS,
@@ -121,9 +121,14 @@ def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) ->
     touch(world, op.base, bare)
     reopen(world, op.base, read_only=True)
     stand_on(world, overlay, op.base)
-    world.ends[op.job] = JobEnd(length, length, kind="commit")
+    _runs_through(world, op.job, length, "commit")
+
+
+def _runs_through(world: State, job: str, length: int, kind: Kind) -> None:
+    """A job comes to its end by itself."""
+    world.ends[job] = JobEnd(length, length, kind=kind)
     moving = ("created", "running", NOISE, "waiting", "pending")
-    world.tell(op.job, *moving, "COMPLETED", "concluded", "null")
+    world.tell(job, *moving, "COMPLETED", "concluded", "null")
 
 
 def _write(op: BlockCommit, world: State, layers: Chain, ranges: Ranges) -> None:
@@ -148,19 +153,16 @@ def _(op: BlockStream, world: State) -> Outcome:
     check_id(op, world)
     chain = world.chain(node.image)
     length = chain[0].size if len(chain) > 1 else 0
+    depth = None if op.base is None else _below(op.base, node, world)[1]
+    if depth == 1:
+        raise InvalidOperationError("nothing is between the two")
+    check_limit(total(world.rules.owned(chain[1:depth], length)))
     if op.base is not None:
-        depth = _below(op.base, node, world)[1]
-        if depth == 1:
-            raise InvalidOperationError("nothing is between the two")
-        check_limit(total(world.rules.owned(chain[1:depth], length)))
         world.images[node.image] = world.rules.stream(chain, depth)
         stand_on(world, node.image, op.base)
     elif len(chain) > 1:
-        check_limit(total(world.rules.owned(chain[1:], length)))
         take_all(world, top)
-    world.ends[op.job] = JobEnd(length, length, kind="stream")
-    moving = ("created", "running", NOISE, "waiting", "pending")
-    world.tell(op.job, *moving, "COMPLETED", "concluded", "null")
+    _runs_through(world, op.job, length, "stream")
     return Outcome()
 
 

@@ -59,10 +59,7 @@ def _sweep(out: Path) -> None:
 
 
 class Recorder:
-    """Writes what the folder of a campaign of ``max_seconds`` tells of it: the page now and then.
-
-    :raises OSError: it cannot be written.
-    """
+    """Writes what the folder of a campaign of ``max_seconds`` tells, the page now and then."""
 
     def __init__(self, summary: Summary, out: Path, max_seconds: float) -> None:
         self._summary = summary
@@ -71,7 +68,10 @@ class Recorder:
         self._next_report = summary.seconds + REPORT_SECONDS
 
     def write(self) -> None:
-        """Write the summary as it is, a point of its growth and the page when it is time."""
+        """Write the summary as it is, a point of its growth and the page when it is time.
+
+        :raises OSError: it cannot be written.
+        """
         self._summary.write(self._out)
         self._growth.note(self._summary)
         if self._summary.seconds >= self._next_report:

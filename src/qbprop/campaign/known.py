@@ -16,6 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class _KnownFile:
     finding: tuple[KnownFinding, ...] = ()
 
 
+@cache
 def shipped_known() -> tuple[KnownFinding, ...]:
     """The list that comes with qbprop."""
     text = files("qbprop").joinpath("known.toml").read_text("utf-8")

@@ -141,11 +141,6 @@ class Statistics:
         """The reasons for which nothing was ever refused."""
         return sorted(set(Reason) - {reason for _, reason in self.reasons})
 
-    @property
-    def trace_events(self) -> set[str]:
-        """The names of all trace events that were met."""
-        return {event.partition(".")[0] for _, event in self.traced}
-
     def reach_by_heading(self) -> dict[str, dict[str, int]]:
         """``reach`` in order: heading, what, how often; the most frequent first."""
         table: dict[str, dict[str, int]] = {heading: {} for heading, _ in sorted(self.reach)}

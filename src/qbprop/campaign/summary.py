@@ -147,7 +147,8 @@ class Summary:
     @property
     def never_traced(self) -> list[str]:
         """The trace events that were never met."""
-        return sorted(set(self.trace_events) - self.statistics.trace_events)
+        met = {event.partition(".")[0] for _, event in self.statistics.traced}
+        return sorted(set(self.trace_events) - met)
 
     @property
     def new_findings(self) -> list[FindingRecord]:

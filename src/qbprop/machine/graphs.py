@@ -143,11 +143,11 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
     """An overlay is written to once more, and then it is one no more."""
     world = draft.world
     draft.add(*_requests(draw, world, top))
-    below = world.chain_names(world.nodes[top].image)[1:]
+    layers = world.chain_names(world.nodes[top].image)[1:]
     disks = {world.nodes[name].image: name for name in present(world)}
-    bases = [disks[image] for image in below if image in disks]
+    bases = [disks[image] for image in layers if image in disks]
     job = pick(draw, JOBS if seldom(draw, 12) else free_jobs(world) or JOBS)
-    ends = ENDS if len(below) < 2 else ("stream", *ENDS, "stream")
+    ends = ENDS if len(layers) < 2 else ("stream", *ENDS, "stream")
     match pick(draw, ends) if world.settled_below(top) else "close":
         case "commit" if len(bases) > 1 and not seldom(draw, 3):
             above, base = bases[0], bases[-1]
