@@ -112,7 +112,7 @@ class World(State):
         digests = {key: bitmap.digest for key, bitmap in digested.items()}
         contents = {
             name: view
-            for name in (*outcome.contents, *self.concluded)
+            for name in (*outcome.contents, *filter(self.openable, self.concluded))
             if (view := self.contents(name)) is not None
         }
         return Expectation(

@@ -283,3 +283,21 @@ def test_a_raw_target_is_refused_a_backing_file_before_anybody_asks_for_its_lock
         refusal = world.apply(backup).refusal
         assert refusal is not None
         assert refusal.reason is reason
+
+
+def test_a_target_above_one_that_a_job_still_writes_to_is_not_read_when_its_own_job_ends() -> None:
+    world, small = World(), Layer(size=1 << 18)
+    above = DriveBackup(node="drive0", target="target2", sync="none", job="job1", mode="existing")
+    for operation in (
+        AddDisk(node="drive0", layers=(small,)),
+        AddDisk(node="drive1", layers=(small,)),
+        CreateImage(image="target0", layer=small),
+        CreateImage(image="target2", layer=small, backing="target0"),
+        DriveBackup(node="drive1", target="target0", sync="none", job="job0", mode="existing"),
+        above,
+    ):
+        assert world.apply(operation).refusal is None
+    assert "target2" not in world.apply(JobCancel(job="job1")).contents
+    assert world.apply(JobCancel(job="job0")).contents.keys() == {"target0"}
+    world.apply(above)
+    assert world.apply(JobCancel(job="job1")).contents.keys() == {"target2"}
