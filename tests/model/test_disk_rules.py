@@ -45,6 +45,18 @@ def test_ghosts_of_extended_l2(size: int, start: int, survivors: int | None) -> 
     )
 
 
+def test_a_zeroed_byte_takes_the_last_cluster_along() -> None:
+    """Where its subcluster is the last of the disk and the first of the cluster (seen on all)."""
+    last = 64 * KIB
+    compare(
+        [
+            disk("extended-64k", "alone", last + 2 * KIB),
+            WriteZeroes(node="drive0", offset=last + 1, length=1),
+            Resize(node="drive0", size=last + 8 * KIB),
+        ]
+    )
+
+
 def test_zeroes_over_holes_of_a_raw_file_stay_open() -> None:
     """Seen on 7.2: over a hole the cluster is flagged as zero, and may be compressed onto."""
     performed = compare(

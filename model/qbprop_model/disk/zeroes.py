@@ -43,11 +43,11 @@ class ZeroRules(WriteRules):
     def zeroable(self, image: Image, start: int, end: int) -> tuple[int, int] | None:
         """The units to be flagged as zero for a piece, or None where data is in the way.
 
-        At the end of the disk a piece that holds the start of the last cluster takes all of
-        that cluster with it, ghosts included (5.3).
+        At the end of the disk a piece whose units hold the start of the last cluster takes all
+        of that cluster with it, ghosts included (5.3).
         """
         s, e = outward(image.unit, start, end)
-        if end == image.size and s <= (image.size - 1) // image.cluster_size * image.cluster_size:
+        if e >= image.size and s <= (image.size - 1) // image.cluster_size * image.cluster_size:
             e = image.capacity(end)
         if s < start or (e > end and end != image.size):
             free = (Alloc.NONE, Alloc.ZERO, Alloc.DATA_OR_ZERO)
