@@ -1,12 +1,17 @@
-"""Mirrors: what of a disk goes to another one, at once and as guests write (semantics 9)."""
+"""Mirrors: what of a disk goes to another one, at once and as guests write (semantics 9).
+
+A commit of the top of a chain is one as well, while it is ready.
+"""
 
 from dataclasses import dataclass
 
 from qbprop_model.data import all_zero
-from qbprop_model.graphs import GraphRules
+from qbprop_model.disk.geometry import units
+from qbprop_model.expectation import Kind
+from qbprop_model.graphs import GraphRules, only_zeroes
 from qbprop_model.image import Alloc, Chain, Image
 from qbprop_model.jobs import JobRules
-from qbprop_model.ranges import Ranges
+from qbprop_model.ranges import Ranges, minus
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,10 @@ class Mirror:
     It copies ``chunk`` bytes at once, ``length`` so far. ``blocking``: guests' writes go to both
     disks (``write-blocking``), and are not copied in chunks. ``left``: the chunks that it has to
     copy when it goes on. ``zeroes``: the chunks of the target that it knows to be zero, None if it
-    does not care.
+    does not care; ``unsure``: those that it may know to be.
+
+    ``kind`` is as ``query-jobs`` shows it: a commit's target is below its disk, and what is
+    ``between`` the two nobody else may read.
     """
 
     node: str
@@ -28,6 +36,19 @@ class Mirror:
     length: int = 0
     left: Ranges = ()
     zeroes: Ranges | None = None
+    unsure: Ranges = ()
+    kind: Kind = "mirror"
+    between: tuple[str, ...] = ()
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The disks that nobody else may read."""
+        return (self.target, *self.between)
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """The disks that nobody else may use."""
+        return (self.node, *self.unread)
 
 
 class MirrorRules(JobRules, GraphRules):
@@ -58,6 +79,15 @@ class MirrorRules(JobRules, GraphRules):
     def written_through(self, offset: int, length: int) -> Ranges:
         """What of a guest's write goes to the target at once, with ``write-blocking``."""
         return ((offset, offset + length),)
+
+    def perhaps_zeroed(self, layers: Chain, base: Chain, ranges: Ranges) -> Ranges:
+        """The chunks of a base that a commit of ``ranges`` may know to be zero."""
+        size, chunk = layers[0].size, self.commit_cluster(base[0])
+        found = ((0, size),) if only_zeroes(list(self.visible(base, 0, size))) else ranges
+        for s, e in units(chunk, ranges):
+            if self.chunk_kind((*layers, *base), s, e, chunk) is Alloc.DATA:
+                found = minus(found, s, e)
+        return found
 
     def chunk_kind(self, source: Chain, start: int, end: int, chunk: int) -> Alloc:
         """How a chunk travels: as zeroes if it is whole, and no more than one extent of zeroes."""

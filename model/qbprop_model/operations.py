@@ -276,6 +276,9 @@ class BlockCommit(Operation):
     All by node names; ``between`` are the disks between the two, which guests leave meanwhile.
     The overlay stays where it is, above a base that guests write to.
 
+    With ``filter`` it becomes ready and stays; guests reach the disk through that node, which the
+    job puts above it, and the base follows what they write.
+
     With ``top``, a disk below ``node``, its data is committed instead, and that of those
     ``between`` it and the base; what is above it then stands on the base.
     """
@@ -285,6 +288,11 @@ class BlockCommit(Operation):
     base: str
     between: tuple[str, ...] = ()
     top: str | None = None
+    filter: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.top is not None and self.filter is not None:
+            raise InvalidOperationError("a commit below the top ends by itself and has no filter")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ class Outcome:
 class State:
     """Engines, image files, nodes, jobs and exports.
 
-    ``jobs`` are the backups, ``mirrors`` the mirrors, by job id.
+    ``jobs`` are the backups, ``mirrors`` the mirrors and the commits that are ready, by job id.
     ``nodes`` are keyed by node name; ``roots`` tells the node that a drive name means now;
     ``images`` are keyed by image name (``target0``, ``drive0.1``: second layer of drive0);
     ``mounted`` tells the image below another that a snapshot has put there, whatever its file says;
@@ -182,8 +182,7 @@ class State:
     @property
     def mirrored(self) -> frozenset[str]:
         """The disks that mirrors read or write, by node name."""
-        pairs = ((each.node, each.target) for each in self.mirrors.values())
-        return frozenset(name for pair in pairs for name in pair)
+        return frozenset(name for each in self.mirrors.values() for name in each.disks)
 
     @property
     def exported(self) -> frozenset[str]:

@@ -35,6 +35,8 @@ class Traits:
     that has ``detect-zeroes=unmap``; a mirror none where it knows that its target has them (9).
     ``mirror_bitmap_on_filter``: the bitmap of what a mirror must still copy belongs to its filter
     and not to its disk, and does not record (9).
+    ``cancelled_commit_freezes``: the base of a commit that was cancelled with an error is read-only
+    again (9).
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     ``human_monitor_command``: there is a human monitor, which adds drives, writes compressed data
     and holds writes (10.1); a storage daemon has none.
@@ -53,6 +55,7 @@ class Traits:
     filter_end_flushes: bool = False
     commit_skips_zeroes: bool = False
     mirror_bitmap_on_filter: bool = False
+    cancelled_commit_freezes: bool = False
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True
     human_monitor_command: bool = True

@@ -70,10 +70,10 @@ class World(State):
     def final(self) -> Expectation:
         """What must hold at the end of an example: every digest, every byte, every allocation.
 
-        But for the targets of mirrors, which nobody else may read.
+        But for what nobody else may read as it is mirrored.
         """
         self.begin_step()
-        apart = {mirror.target for mirror in self.mirrors.values()}
+        apart = {name for mirror in self.mirrors.values() for name in mirror.unread}
         disks = {
             name: node.image
             for name, node in self.nodes.items()
@@ -130,7 +130,7 @@ class World(State):
                 for job_id, job in self.jobs.items()
             }
             | {
-                job_id: JobState(mirror.status, mirror.length, mirror.length, kind="mirror")
+                job_id: JobState(mirror.status, mirror.length, mirror.length, kind=mirror.kind)
                 for job_id, mirror in self.mirrors.items()
             },
             words=dict(self.words),

@@ -9,7 +9,9 @@ from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
     BitmapMerge,
+    BlockCommit,
     BlockdevMirror,
+    BlockdevSnapshot,
     Discard,
     DriveBackup,
     ExportAdd,
@@ -107,6 +109,21 @@ def test_a_backup_tells_how_much_it_copied() -> None:
     world.apply(Write(node="drive0", offset=0, length=512 * KIB, stamp=1))
     everything = world.apply(backup("bitmap1"))
     assert ("copied", "all") in set(reached(backup("bitmap1"), everything, world))
+
+
+def test_a_commit_that_stays_counts_as_a_mirror() -> None:
+    world = World()
+    for name in ("drive0", "drive1"):
+        world.apply(AddDisk(node=name, layers=(Layer(size=512 * KIB),)))
+    world.apply(BlockdevSnapshot(node="drive0", overlay="drive1"))
+    commit = BlockCommit(job="job0", node="drive1", base="drive0")
+    for operation, found in (
+        (commit, []),
+        (replace(commit, filter="filter0"), [("mirrors", "commit")]),
+    ):
+        trial = world.copy()
+        expected = trial.apply(operation)
+        assert list(reached(operation, expected, trial)) == found
 
 
 def test_a_mirror_tells_how_it_copies() -> None:

@@ -13,8 +13,10 @@ from qbprop_model.operations import (
     AddDisk,
     BitmapAdd,
     BitmapClear,
+    BlockCommit,
     BlockdevMirror,
     BlockdevSnapshot,
+    BlockStream,
     CloseDisk,
     CopyMode,
     DriveBackup,
@@ -31,6 +33,7 @@ from qbprop_model.operations import (
     OpenOutcomeError,
     Operation,
     Pattern,
+    Read,
     Resize,
     Restart,
     Transaction,
@@ -324,6 +327,142 @@ def test_what_is_below_a_mirrored_overlay_is_read_only_not_unshared() -> None:
     refusal = state.apply(WriteCompressed(node="drive0", offset=0, length=0, fill=1)).refusal
     assert refusal
     assert refusal.reason is Reason.READ_ONLY
+
+
+LAYERS = (
+    AddDisk(node="drive0", layers=(Layer(size=3 * CHUNK, data=PATTERNS),)),
+    AddDisk(node="drive1", layers=(Layer(size=SIZE, cluster_size=4096),)),
+    AddDisk(node="drive2", layers=(Layer(size=SIZE, cluster_size=4096),)),
+    *(BitmapAdd(node=f"drive{n}", name="bits", granularity=SECTOR) for n in range(3)),
+    BlockdevSnapshot(node="drive0", overlay="drive1"),
+    Write(node="drive1", offset=CHUNK, length=5000, fill=5),
+    BlockdevSnapshot(node="drive1", overlay="drive2"),
+    Write(node="drive2", offset=3 * CHUNK + 100, length=5000, fill=6),
+)
+COMMIT = BlockCommit(
+    job="job0", node="drive2", base="drive0", between=("drive1",), filter="filter0"
+)
+
+
+def layered(*operations: Operation, traits: Traits | None = None) -> World:
+    """A World with three disks above each other, behind some operations."""
+    made = World(traits=traits)
+    for operation in (*LAYERS, *operations):
+        assert made.apply(operation).refusal is None
+    return made
+
+
+@given(STEPS, st.sampled_from((JobComplete(job="job0"), JobCancel(job="job0", block=True))))
+def test_a_base_follows_what_is_written_above_its_commit(
+    steps: list[tuple[tuple[int, int], int | None] | str], ending: Operation
+) -> None:
+    state = layered(COMMIT)
+    base = bytes_of(state, "drive0").copy()
+    assert base.tobytes() == bytes_of(state, "drive2").tobytes()
+    due, waiting = sectors(CHUNK, 2 * CHUNK) | sectors(3 * CHUNK, 4 * CHUNK), set()
+    paused = False
+    assert dirty(state, "drive0") == due
+    for step in steps:
+        if step in ("pause", "resume"):
+            if (step == "pause") is not paused:
+                state.apply(JobPause(job="job0") if step == "pause" else JobResume(job="job0"))
+                paused = step == "pause"
+        elif not isinstance(step, str):
+            (offset, length), fill = step
+            length = min(length, SIZE - offset)
+            if fill is None:
+                state.apply(WriteZeroes(node="filter0", offset=offset, length=length))
+            else:
+                state.apply(Write(node="filter0", offset=offset, length=length, fill=fill))
+            start, end = offset // CHUNK * CHUNK, -(-(offset + length) // CHUNK) * CHUNK
+            waiting |= sectors(start, min(end, SIZE))
+        if not paused:
+            due, waiting = due | waiting, set()
+            base = bytes_of(state, "drive2").copy()
+        assert bytes_of(state, "drive0").tobytes() == base.tobytes()
+        assert dirty(state, "drive0") == due
+    if paused:
+        state.apply(JobResume(job="job0"))
+    state.apply(ending)
+    assert bytes_of(state, "drive0").tobytes() == bytes_of(state, "drive2").tobytes()
+    assert dirty(state, "drive0") == due | waiting
+    assert state.apply(Write(node="drive0", offset=SIZE - 1, length=1, fill=1)).refusal is None
+    assert bytes_of(state, "drive1")[SIZE - 1] == 1
+
+
+@pytest.mark.parametrize("freezes", [True, False])
+def test_a_commit_that_is_cancelled_leaves_what_it_has_copied(freezes: bool) -> None:  # noqa: FBT001
+    state = layered(COMMIT, traits=Traits(cancelled_commit_freezes=freezes))
+    state.apply(Write(node="filter0", offset=0, length=1, fill=9))
+    ended = state.apply(JobCancel(job="job0"))
+    assert (ended.jobs["job0"].error, ended.jobs["job0"].kind) == (Reason.JOB_CANCELLED, "commit")
+    assert bytes_of(state, "drive0")[0] == 9
+    refusal = state.apply(Write(node="drive0", offset=1, length=1, fill=1)).refusal
+    assert (refusal and refusal.reason) == (Reason.READ_ONLY if freezes else None)
+
+
+def test_who_else_may_use_the_layers_of_a_commit() -> None:
+    state = layered(COMMIT)
+    for operation in (
+        Write(node="drive2", offset=0, length=1, fill=1),
+        Read(node="drive1", offset=0, length=1),
+        Read(node="drive0", offset=0, length=1),
+        CloseDisk(node="drive1"),
+        BlockStream(job="job1", node="drive2"),
+    ):
+        with pytest.raises(InvalidOperationError):
+            state.apply(operation)
+    assert state.final().contents.keys() == {"drive2"}
+    for disk in ("drive0", "drive1", "drive2"):
+        assert state.apply(BitmapClear(node=disk, name="bits")).refusal is None
+    assert state.apply(Read(node="filter0", offset=CHUNK, length=1)).refusal is None
+    assert state.apply(JobComplete(job="job0")).refusal is None
+    assert state.final().contents.keys() == {"drive0", "drive1", "drive2"}
+
+
+def test_names_of_a_commit_that_are_taken() -> None:
+    state = World()
+    backup = DriveBackup(
+        node="drive2",
+        target="target0",
+        sync="full",
+        filter="filter0",
+        speed=1,
+        max_workers=1,
+        max_chunk=CHUNK,
+    )
+    for operation in (
+        *(AddDisk(node=f"drive{n}", layers=(Layer(size=3 * CHUNK),)) for n in range(3)),
+        BlockdevSnapshot(node="drive0", overlay="drive1"),
+        backup,
+    ):
+        assert state.apply(operation).refusal is None
+    commit = BlockCommit(job="job1", node="drive1", base="drive0", filter="filter1")
+    for wrong, due in (
+        (replace(commit, job="job0"), Reason.JOB_ID_TAKEN),
+        (replace(commit, filter="filter0"), Reason.NODE_NAME_TAKEN),
+    ):
+        refusal = state.copy().apply(wrong).refusal
+        assert refusal
+        assert refusal.reason is due
+
+
+def test_zeroes_that_a_commit_may_know_are_not_judged() -> None:
+    empty = (
+        AddDisk(node="drive0", layers=(Layer(size=SIZE),)),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
+        BlockdevSnapshot(node="drive0", overlay="drive1"),
+        Write(node="drive1", offset=0, length=CHUNK, fill=1),
+        BlockCommit(job="job0", node="drive1", base="drive0", filter="filter0"),
+    )
+    state = World(traits=Traits(commit_skips_zeroes=True))
+    for operation in empty:
+        assert state.apply(operation).refusal is None
+    with pytest.raises(OpenOutcomeError, match="zeroes"):
+        state.apply(WriteZeroes(node="filter0", offset=CHUNK, length=CHUNK))
+    assert state.apply(WriteZeroes(node="filter0", offset=0, length=CHUNK)).refusal is None
+    (length,) = {each.length for each in state.apply(Flush(node="filter0")).alive.values()}
+    assert length == 2 * CHUNK
 
 
 def test_nobody_reads_the_target_of_a_mirror_at_the_end() -> None:

@@ -48,6 +48,7 @@ EVERY = [
     op.BlockdevSnapshot(node="drive0", overlay="drive1"),
     op.BlockCommit(job="job0", node="drive2", base="drive0", between=("drive1",)),
     op.BlockCommit(job="job0", node="drive2", base="drive0", top="drive1"),
+    op.BlockCommit(job="job0", node="drive1", base="drive0", filter="filter0"),
     op.BlockStream(job="job0", node="drive1"),
     op.BlockStream(job="job0", node="drive2", base="drive0"),
     op.BlockdevMirror(job="job0", node="drive0", target="drive1", filter="filter0"),

@@ -43,6 +43,11 @@ def both(*actions: op.Action) -> op.Transaction:
     return op.Transaction(actions=actions)
 
 
+def commit_above(job: str, above: str) -> op.BlockCommit:
+    """A commit of the upper one of a pair that is ready and stays."""
+    return op.BlockCommit(job=job, node="drive2", base="drive1", filter=above)
+
+
 def compressed(offset: int, length: int, node: str = "drive0") -> op.WriteCompressed:
     return op.WriteCompressed(node=node, offset=offset, length=length, fill=1)
 
@@ -342,6 +347,10 @@ LOST = [
 ]
 SNAPSHOT = op.BlockdevSnapshot(node="drive0", overlay="drive1")
 ABOVE = [DISK, op.AddDisk(node="drive1", layers=(op.Layer(size=MIB),)), SNAPSHOT]
+PAIR = [
+    *(op.AddDisk(node=f"drive{n}", layers=(op.Layer(size=MIB),)) for n in (1, 2)),
+    op.BlockdevSnapshot(node="drive1", overlay="drive2"),
+]
 OTHER_RAW = op.AddDisk(node="drive2", layers=(op.Layer(size=MIB, format="raw"),))
 HIDDEN = [
     *(
@@ -404,6 +413,8 @@ CASES += [
         [DISK, op.BlockdevMirror(job="job0", node="drive0", target="drive0", filter="filter0")],
     ),
     (Reason.DEVICE_NOT_FOUND, "drive1", [DISK, SNAPSHOT]),
+    (Reason.JOB_ID_TAKEN, "job0", [*FLIGHT, *PAIR, commit_above("job0", "filter1")]),
+    (Reason.NODE_NAME_TAKEN, "filter0", [*FLIGHT, *PAIR, commit_above("job1", "filter0")]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.CloseDisk(node="drive0")]),
     (Reason.NO_NODE_TO_CLOSE, "device0", [op.CloseDisk(node="device0")]),
     (Reason.NO_NODE_TO_CLOSE, "drive0", [op.ReopenDisk(node="drive0")]),

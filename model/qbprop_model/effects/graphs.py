@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from qbprop_model.effects.backups import COPY_LIMIT
+from qbprop_model.effects.backups import COPY_LIMIT, check_filter
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.opening import reopen
 from qbprop_model.expectation import NOISE, READY_NOISE, JobEnd, Kind, Reason
 from qbprop_model.image import Chain, Refused
+from qbprop_model.mirrors import Mirror
 from qbprop_model.operations import (
     JOBS,
     BlockCommit,
@@ -88,9 +89,12 @@ def _below(disk: str, node: Node, world: State) -> tuple[Node, int]:
 
 def _commit_all(op: BlockCommit, world: State, base: Node, layers: Chain, below: Chain) -> None:
     """The disk on top is committed, while guests write to it, until it is told to complete."""
-    check_bits(layers[0].size, world.rules.commit_cluster(below[0]))
+    chunk = world.rules.commit_cluster(below[0])
+    check_bits(layers[0].size, chunk)
     ranges = world.rules.committed(layers, below[0])
     check_limit(total(ranges))
+    if op.filter is not None:
+        check_filter(op.filter, world)
     check_id(op, world)
     reopen(world, op.base, read_only=False)
     grow(world, op.base, layers[0].size)
@@ -101,9 +105,18 @@ def _commit_all(op: BlockCommit, world: State, base: Node, layers: Chain, below:
             written = minus(written, *zeroes)
     _write(op, world, layers, written)
     length = total(ranges)
-    world.ends[op.job] = JobEnd(length, length, kind="commit")
-    ready = ("created", "running", NOISE, "ready", "READY", READY_NOISE)
-    world.tell(op.job, *ready, "waiting", "pending", "COMPLETED", "concluded", "null")
+    world.tell(op.job, "created", "running", NOISE, "ready", "READY", READY_NOISE)
+    if op.filter is None:
+        world.ends[op.job] = JobEnd(length, length, kind="commit")
+        world.tell(op.job, "waiting", "pending", "COMPLETED", "concluded", "null")
+        return
+    world.nodes[op.base] = replace(world.nodes[op.base], unflushed=True)
+    world.put_filter(op.filter, op.node)
+    mirror = Mirror(op.node, op.base, op.filter, chunk, kind="commit", between=op.between)
+    if world.traits.commit_skips_zeroes:
+        unsure = world.rules.perhaps_zeroed(layers, below, ranges)
+        mirror = replace(mirror, zeroes=(), unsure=unsure)
+    world.mirrors[op.job] = replace(mirror, length=length)
 
 
 def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) -> None:

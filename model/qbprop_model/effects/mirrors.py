@@ -15,6 +15,7 @@ from qbprop_model.effects.graphs import (
     touch,
 )
 from qbprop_model.effects.jobs import check_verb
+from qbprop_model.effects.opening import reopen
 from qbprop_model.expectation import FOLLOWS, NOISE, READY_NOISE, JobEnd, Reason
 from qbprop_model.graphs import only_zeroes
 from qbprop_model.image import Alloc, Image, Refused
@@ -150,36 +151,45 @@ def _copy(world: State, job_id: str, ranges: Ranges) -> None:
     """The job copies chunks; zeroes that it knows the target to have it does not write."""
     mirror, rules = world.mirrors[job_id], world.rules
     target, source = world.nodes[mirror.target], world.chain(world.nodes[mirror.node].image)
-    image, zeroes = world.images[target.image], mirror.zeroes
+    image, zeroes, unsure = world.images[target.image], mirror.zeroes, mirror.unsure
     written: list[tuple[int, int]] = []
     for s, e in units(mirror.chunk, ranges):
         kind = rules.chunk_kind(source, s, e, mirror.chunk)
         if kind is Alloc.ZERO and image.unit > mirror.chunk:
             kind = Alloc.DATA_OR_ZERO  # zeroes travel as whole clusters of the target
         if zeroes is not None:
-            if kind is Alloc.DATA_OR_ZERO:
-                raise OpenOutcomeError("whether a mirror writes zeroes, or data that is zero")
-            if kind is Alloc.ZERO and within(zeroes, s, e) == ((s, e),):
+            known = within(zeroes, s, e) == ((s, e),)
+            if kind is Alloc.ZERO and known:
                 continue
-            zeroes = plus(zeroes, s, e) if kind is Alloc.ZERO else minus(zeroes, s, e)
+            if kind is not Alloc.DATA and (known or within(unsure, s, e)):
+                raise OpenOutcomeError("whether a mirror writes zeroes, or data that is zero")
+            zeroes, unsure = minus(zeroes, s, e), minus(unsure, s, e)
+            if kind is Alloc.ZERO:
+                zeroes = plus(zeroes, s, e)
+            elif kind is Alloc.DATA_OR_ZERO:
+                unsure = plus(unsure, s, e)
         image = _carried(world, mirror, image, (s, e), zeroes=kind is not Alloc.DATA)
         written.append((s, e))
     world.images[target.image] = image
     touch(world, mirror.target, joined(written))
-    world.mirrors[job_id] = replace(mirror, zeroes=zeroes, length=mirror.length + total(ranges))
+    length = mirror.length + total(ranges)
+    world.mirrors[job_id] = replace(mirror, zeroes=zeroes, unsure=unsure, length=length)
 
 
 def _write_through(world: State, job_id: str, offset: int, length: int, *, zeroes: bool) -> None:
     """A guest's write goes to the target as well."""
     mirror, end = world.mirrors[job_id], offset + length
     target = world.nodes[mirror.target]
-    known, skipped = mirror.zeroes, False
+    known, unsure, skipped = mirror.zeroes, mirror.unsure, False
     if known is not None:
         size = world.images[target.image].size
         (around,) = within((outward(mirror.chunk, offset, end),), 0, size)
         if zeroes and around[1] % mirror.chunk:
             raise OpenOutcomeError("what a mirror knows of a last chunk that is shorter")
         skipped = zeroes and within(known, *around) == (around,)
+        if zeroes and not skipped and within(unsure, *around):
+            raise OpenOutcomeError("whether a mirror knows that its target is zero there")
+        unsure = minus(unsure, *around)
         if zeroes:
             first, last = -(-offset // mirror.chunk), end // mirror.chunk
             known = plus(known, first * mirror.chunk, last * mirror.chunk)
@@ -190,7 +200,8 @@ def _write_through(world: State, job_id: str, offset: int, length: int, *, zeroe
             image = world.images[target.image]
             world.images[target.image] = _carried(world, mirror, image, written, zeroes=zeroes)
             touch(world, mirror.target, (written,))
-    world.mirrors[job_id] = replace(mirror, zeroes=known, length=mirror.length + length)
+    length += mirror.length
+    world.mirrors[job_id] = replace(mirror, zeroes=known, unsure=unsure, length=length)
 
 
 def _carried(
@@ -198,9 +209,13 @@ def _carried(
 ) -> Image:
     """The target with the bytes that the disk has at a place."""
     source = world.chain(world.nodes[mirror.node].image)
+    target = world.nodes[mirror.target]
     cells = list(world.rules.visible(source, *place))
-    detects = world.nodes[mirror.target].detect_zeroes != "off" and only_zeroes(cells)
-    return world.rules.carry((image,), cells, zeroes=zeroes or detects)
+    zeroes = zeroes or (target.detect_zeroes != "off" and only_zeroes(cells))
+    if zeroes and image.compat == "0.10":
+        raise OpenOutcomeError("whether zeroes are written out or dropped")
+    below = world.chain(target.image)[1:]
+    return world.rules.carry((image, *below), cells, zeroes=zeroes)
 
 
 # --- commands ------------------------------------------------------------------------------
@@ -261,22 +276,24 @@ def _go_on(world: State, job_id: str) -> None:
 def _complete(world: State, job_id: str) -> Outcome:
     """Both disks are alike, and the job ends; a cancel without force leaves guests where they are.
 
-    Of disks that are nodes alone nothing moves.
+    Of disks that are nodes alone nothing moves; that of a commit stays above its base.
     """
-    length = world.mirrors[job_id].length
-    world.ends[job_id] = JobEnd(length, length, kind="mirror")
+    mirror = world.mirrors[job_id]
+    world.ends[job_id] = JobEnd(mirror.length, mirror.length, kind=mirror.kind)
     world.tell(job_id, "waiting", "pending", "COMPLETED", "concluded", "null")
     return _end(world, job_id)
 
 
 def _cancel(world: State, job_id: str) -> Outcome:
-    """The target stays as it is."""
+    """The target stays as it is; a base becomes read-only again."""
     mirror = world.mirrors[job_id]
     if mirror.status == "standby":
         world.tell(job_id, "ready", READY_NOISE)
     length = mirror.length
-    world.ends[job_id] = JobEnd(length, length, Reason.JOB_CANCELLED, kind="mirror")
+    world.ends[job_id] = JobEnd(length, length, Reason.JOB_CANCELLED, kind=mirror.kind)
     world.tell(job_id, "aborting", "CANCELLED", "concluded", "null")
+    if mirror.kind == "commit" and world.traits.cancelled_commit_freezes:
+        reopen(world, mirror.target, read_only=True)
     return _end(world, job_id)
 
 

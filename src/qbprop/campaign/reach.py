@@ -49,6 +49,8 @@ def reached(operation: Operation, expected: Expectation, state: State) -> Iterat
             yield "dirty extents", _share(operation, expected)
         case CloseDisk() | ReopenDisk() | BlockdevSnapshot() | BlockCommit():
             yield from _passed(operation, state)
+            if isinstance(operation, BlockCommit) and operation.filter is not None:
+                yield "mirrors", "commit"
         case BlockdevMirror(sync=sync, copy_mode=mode):
             yield "mirrors", sync if mode == "background" else f"{sync}, {mode}"
         case Restart() | Migrate():

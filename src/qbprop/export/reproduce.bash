@@ -236,9 +236,11 @@ send_by_monitor() {
     return 1
 }
 
-# Give disk $1 an NBD export, or the filter of a job on top of it; $2: whether guests may write.
+# Give disk $1 an NBD export, or the filter of a job on top of it; $2: whether guests may write,
+# unless a job has left the disk read-only.
 export_disk() {
     add_export "$1" "$@" && return
+    [[ $reply != 'Cannot export read-only node'* ]] || { add_export "$1" "$1" false; return; }
     [[ $reply == *@('Permission conflict on node'|'Conflicts with use by')* ]] || return 1
     find_top "$1"
     add_export "$top" "$@"

@@ -12,6 +12,7 @@ from qbprop.machine.draws import (
     SECTOR,
     Draft,
     below,
+    free_filters,
     free_jobs,
     pick,
     plain,
@@ -19,7 +20,7 @@ from qbprop.machine.draws import (
     seldom,
 )
 from qbprop.machine.guest import looked_at
-from qbprop.machine.mirrors import mirror
+from qbprop.machine.mirrors import follow, mirror
 from qbprop.machine.opening import again, open_disk
 from qbprop.machine.topology import add_disk, empty_slots
 from qbprop.machine.transactions import transaction
@@ -160,7 +161,11 @@ def _end(draw: st.DrawFn, draft: Draft, top: str) -> None:
         case "commit" if bases:
             base = pick(draw, (bases[-1], *bases))
             between = tuple(bases[: bases.index(base)])
-            draft.add(BlockCommit(job=job, node=top, base=base, between=between))
+            filters = free_filters(world)
+            over = pick(draw, filters) if filters and seldom(draw, 2) else None
+            draft.add(BlockCommit(job=job, node=top, base=base, between=between, filter=over))
+            if over is not None and job in world.mirrors:
+                follow(draw, draft, job, over)
             draft.add(*_whole(world, base), *_requests(draw, world, base))
             if not seldom(draw, 3):
                 draft.add(CloseDisk(node=top))

@@ -59,9 +59,7 @@ def mirror(draw: st.DrawFn, draft: Draft) -> None:
     )
     if job not in world.mirrors:
         return
-    for _ in range(pick(draw, (1, 2, 3))):
-        _beside(draw, draft, job, above)
-    draft.add(*_ending(draw, job))
+    follow(draw, draft, job, above)
     size = world.size(world.nodes[into])
     draft.add(Read(node=into, offset=0, length=min(size, LENGTH_LIMIT)))
     draft.add(*looked_at(draw, world, pick(draw, (1, 0, 2)), pick(draw, (into, node))))
@@ -87,6 +85,13 @@ def _target(draw: st.DrawFn, draft: Draft, node: str) -> str | None:
         draft.add(disk)
         return disk.node if disk.node in world.nodes else None
     return pick(draw, found) if found else None
+
+
+def follow(draw: st.DrawFn, draft: Draft, job: str, above: str) -> None:
+    """What happens while a job is ready, above whose filter guests are, and how it ends."""
+    for _ in range(pick(draw, (1, 2, 3))):
+        _beside(draw, draft, job, above)
+    draft.add(*_ending(draw, job))
 
 
 def _beside(draw: st.DrawFn, draft: Draft, job: str, above: str) -> None:

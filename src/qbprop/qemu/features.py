@@ -45,6 +45,7 @@ class Features:
     filter_end_flushes: bool
     commit_skips_zeroes: bool
     mirror_bitmap_on_filter: bool
+    cancelled_commit_freezes: bool
     copy_before_write: bool
     migrate: bool
     bitmap_mapping: bool
@@ -298,6 +299,13 @@ TABLE = (
         # Both came in one series of changes to QEMU.
         _command("block-job-change"),
         "it belongs to the source",
+    ),
+    Feature(
+        "cancelled_commit_freezes",
+        "the base of a cancelled commit is read-only again",
+        # Seen where this is, from 10.0 on; to see it otherwise takes a chain.
+        _argument("blockdev-backup", "discard-source"),
+        "it stays writable",
     ),
     Feature(
         "copy_before_write",

@@ -51,6 +51,9 @@ STATUS_AHEAD = 16
 DIRTY = 1
 """The flag of dirty extents in the metadata contexts of bitmaps."""
 
+FROZEN = "Cannot export read-only node as writable"
+"""Of a disk that a job has left read-only; its guests see that when they write."""
+
 
 @dataclass(frozen=True)
 class Status:
@@ -372,10 +375,14 @@ class NbdGuest:
         try:
             self._execute([Command("block-export-add", options)])
         except RequestRefused as request:
-            if not request.refused.text.startswith(CONFLICT):
+            text = request.refused.text
+            if text.startswith(CONFLICT):
+                options["node-name"] = topmost(self._process.monitor, node)
+            elif text == FROZEN:
+                options["writable"] = False
+            else:
                 raise
-            filtered = options | {"node-name": topmost(self._process.monitor, node)}
-            self._execute([Command("block-export-add", filtered)])
+            self._execute([Command("block-export-add", options)])
         self._exports[node] = identifier
 
     def _delete(self, nodes: Sequence[str]) -> None:

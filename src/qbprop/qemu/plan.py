@@ -150,9 +150,20 @@ def _(operation: op.BlockCommit) -> Plan:
     arguments = {"job-id": job, "device": node, "base-node": base}
     # The base may grow, which a guest's export does not allow for, and nobody may read between.
     below = (base, *operation.between)
-    if top is None:
-        settle: tuple[Primitive, ...] = (CompleteJob(job), AwaitJobs())
-        then: tuple[Primitive, ...] = (DetachGuest(node), AttachGuest(node), AttachGuest(base))
+    if operation.filter is not None:
+        # Guests of the disk would stay below the filter; behind the job they are where they were.
+        below = (node, *below)
+        arguments["filter-node-name"] = operation.filter
+        settle: tuple[Primitive, ...] = (AwaitRest(),)
+        over = UntilConcluded(job, ReleaseGuest(operation.filter))
+        then: tuple[Primitive, ...] = (
+            AttachGuest(operation.filter),
+            over,
+            UntilConcluded(job, AttachGuest(base)),
+        )
+    elif top is None:
+        settle = (CompleteJob(job), AwaitJobs())
+        then = (DetachGuest(node), AttachGuest(node), AttachGuest(base))
     else:
         arguments["top-node"] = top
         below = (*below, top)

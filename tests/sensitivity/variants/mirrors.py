@@ -7,6 +7,7 @@ from tests.sensitivity.registry import wrong_effect, wrong_rule
 
 from qbprop_model.effects import mirrors
 from qbprop_model.image import Chain, Image
+from qbprop_model.mirrors import Mirror
 from qbprop_model.ranges import Ranges
 from qbprop_model.rules import Rules
 from qbprop_model.state import State
@@ -87,3 +88,23 @@ def pause_loses_writes(go_on: Any) -> Any:
         go_on(world, job_id)
 
     return forgetful
+
+
+@wrong_effect("what guests write above a commit is not dirty in its base", mirrors, "touch")
+def followed_writes_are_not_dirty(touch: Any) -> Any:
+    def clean(world: State, name: str, ranges: Ranges) -> None:
+        if all(each.target != name or each.kind == "mirror" for each in world.mirrors.values()):
+            touch(world, name, ranges)
+
+    return clean
+
+
+@wrong_effect("what guests write above a commit is not in its base", mirrors, "_carried")
+def followed_writes_are_lost(carried: Any) -> Any:
+    def kept(world: State, mirror: Mirror, image: Image, *place: Any, **options: Any) -> Image:
+        if mirror.kind == "commit":
+            return image
+        copied: Image = carried(world, mirror, image, *place, **options)
+        return copied
+
+    return kept
