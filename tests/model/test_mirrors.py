@@ -401,6 +401,29 @@ def test_a_commit_that_is_cancelled_leaves_what_it_has_copied(freezes: bool) -> 
     assert (refusal and refusal.reason) == (Reason.READ_ONLY if freezes else None)
 
 
+def test_the_target_of_a_mirror_that_is_cancelled_stays_writable() -> None:
+    state = World(traits=Traits(cancelled_commit_freezes=True))
+    for operation in (SOURCE, TARGET, MIRROR, JobCancel(job="job0")):
+        assert state.apply(operation).refusal is None
+    assert state.apply(Write(node="drive1", offset=0, length=1, fill=1)).refusal is None
+
+
+def test_a_base_shows_what_is_below_it_around_what_it_gets() -> None:
+    state = World()
+    for operation in (
+        replace(SOURCE, layers=(Layer(size=SIZE, cluster_size=2 * CHUNK), SOURCE.layers[1])),
+        AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
+        BlockdevSnapshot(node="drive0", overlay="drive1"),
+        replace(COMMIT, node="drive1", between=()),
+        Write(node="filter0", offset=0, length=1, fill=1),
+    ):
+        assert state.apply(operation).refusal is None
+    data = bytes_of(state, "drive0")
+    assert (data[0], data[1], data[CHUNK + 1000]) == (1, 4, 3)
+    layers = state.chain("drive0.0")
+    assert layers[0].allocated == ((0, 2 * CHUNK),)
+
+
 def test_who_else_may_use_the_layers_of_a_commit() -> None:
     state = layered(COMMIT)
     for operation in (
