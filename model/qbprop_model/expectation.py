@@ -92,6 +92,9 @@ class Reason(StrEnum):
     IMAGE_LOCKED = auto()  # 11: an image open elsewhere
     WRONG_FORMAT = auto()  # drive-backup mode existing with another format than the file's
     BACKING_UNSUPPORTED = auto()  # raw images have no backing file
+    NO_BACKING_FILE = auto()  # qemu-img commit
+    SOURCE_WITHOUT_BITMAPS = auto()  # qemu-img convert --bitmaps of what cannot have any
+    IMAGES_DIFFER = auto()  # qemu-img compare
     EXPORT_ID_INVALID = auto()  # 2.2
     EXPORT_ID_TAKEN = auto()  # 2.2
     EXPORT_NAME_TAKEN = auto()  # 2.2

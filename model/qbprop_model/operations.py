@@ -632,6 +632,54 @@ class ResizeImage(Operation):
         _natural("size", self.size)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommitImage(Operation):
+    """``qemu-img commit`` of the image of a disk that is closed into its backing file.
+
+    It has nothing of its own afterwards, unless it is to ``keep`` that (``-d``).
+    """
+
+    node: str
+    format: Format = "qcow2"
+    keep: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertImage(Operation):
+    """``qemu-img convert -S 0``: all that a disk shows becomes the qcow2 image of disk ``into``.
+
+    The one is closed, the slot of the other was never used; its clusters have ``cluster_size``
+    bytes. With ``bitmaps`` the stored ones go along, and fail it if they are inconsistent, unless
+    it is to ``skip_broken`` ones.
+    """
+
+    node: str
+    into: str
+    format: Format = "qcow2"
+    cluster_size: int = 65536
+    bitmaps: bool = False
+    skip_broken: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cluster_size not in CLUSTER_SIZES:
+            raise InvalidOperationError(
+                f"cluster_size must be a power of two from 512 to 2 MiB, not {self.cluster_size}"
+            )
+        if self.skip_broken and not self.bitmaps:
+            raise InvalidOperationError("'skip_broken' needs 'bitmaps'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareImages(Operation):
+    """``qemu-img compare`` of what two disks show that are closed; refused where they differ.
+
+    What is longer must be zero behind the end of the other one.
+    """
+
+    node: str
+    other: str
+
+
 # --- backups -------------------------------------------------------------------------------
 
 
@@ -869,6 +917,9 @@ OPERATIONS: tuple[type[Operation], ...] = (
     RebaseImage,
     ChangeBitmap,
     ResizeImage,
+    CommitImage,
+    ConvertImage,
+    CompareImages,
     DriveBackup,
     BlockdevBackup,
     Transaction,

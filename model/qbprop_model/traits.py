@@ -37,6 +37,8 @@ class Traits:
     and not to its disk, and does not record (9).
     ``cancelled_commit_freezes``: the base of a commit that was cancelled with an error is read-only
     again (9).
+    ``skip_broken_bitmaps``: ``qemu-img convert`` looks for inconsistent bitmaps before it begins,
+    and can leave them out (8.8).
     ``copy_before_write``: a job's filter keeps two bitmaps for itself (4).
     ``human_monitor_command``: there is a human monitor, which adds drives, writes compressed data
     and holds writes (10.1); a storage daemon has none.
@@ -56,6 +58,7 @@ class Traits:
     commit_skips_zeroes: bool = False
     mirror_bitmap_on_filter: bool = False
     cancelled_commit_freezes: bool = False
+    skip_broken_bitmaps: bool = True
     blockdev_backup_x_perf: bool = True
     copy_before_write: bool = True
     human_monitor_command: bool = True

@@ -55,12 +55,13 @@ def test_an_error_that_lasts_does_not_keep_an_example_from_its_end(action: OnErr
 @pytest.mark.parametrize(("skips", "due"), [(False, [JobResume, JobComplete]), (True, [])])
 def test_a_mirror_is_ended_unless_what_it_copies_is_open(skips: bool, due: list[type]) -> None:  # noqa: FBT001
     world = World(traits=Traits(commit_skips_zeroes=skips))
+    data = (Pattern(offset=0, length=SIZE, stamp=1),)
     for each in (
-        AddDisk(node="drive0", layers=(Layer(size=SIZE, cluster_size=4096),)),
+        AddDisk(node="drive0", layers=(Layer(size=SIZE, data=data),)),
         AddDisk(node="drive1", layers=(Layer(size=SIZE),)),
         BlockdevMirror(job="job0", node="drive0", target="drive1", filter="filter0"),
         JobPause(job="job0"),
-        WriteZeroes(node="filter0", offset=0, length=4096),
+        WriteZeroes(node="filter0", offset=0, length=CLUSTER),
     ):
         assert world.apply(each).refusal is None
     assert [type(each) for each in endings(world)] == due

@@ -68,6 +68,15 @@ class CreationRules:
         l1_entries, l2_entries = 2**25 // 8, cluster_size // (16 if extended_l2 else 8)
         return size > l1_entries * l2_entries * cluster_size
 
+    def empty(self, image: Image) -> Image:
+        """A qcow2 image that has nothing of its own any more, behind ``qemu-img commit``."""
+        return replace(
+            image,
+            cells=RangeMap[Cell | None](image.cells.size, None),
+            alloc=RangeMap(image.alloc.size, Alloc.NONE),
+            hosted=RangeMap(image.hosted.size, value=False),
+        )
+
     def rebase(self, image: Image, backing: str | None) -> Image:
         """``qemu-img rebase -u``: another backing file, no byte of the layer changes."""
         if image.format == "raw":

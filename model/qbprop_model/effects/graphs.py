@@ -73,7 +73,7 @@ def _(op: BlockCommit, world: State) -> Outcome:
     world.check_unused(base.image)
     layers, below = world.chain(node.image)[above:depth], world.chain(base.image)
     if op.top is None:
-        _commit_all(op, world, base, layers, below)
+        _commit_all(op, world, layers, below)
     else:
         _commit_below(op, world, names[above - 1], layers)
     return Outcome()
@@ -87,23 +87,14 @@ def _below(disk: str, node: Node, world: State) -> tuple[Node, int]:
     return found, names.index(found.image)
 
 
-def _commit_all(op: BlockCommit, world: State, base: Node, layers: Chain, below: Chain) -> None:
+def _commit_all(op: BlockCommit, world: State, layers: Chain, below: Chain) -> None:
     """The disk on top is committed, while guests write to it, until it is told to complete."""
-    chunk = world.rules.commit_cluster(below[0])
-    check_bits(layers[0].size, chunk)
-    ranges = world.rules.committed(layers, below[0])
-    check_limit(total(ranges))
+    ranges = to_commit(world, layers, below)
     if op.filter is not None:
         check_filter(op.filter, world)
     check_id(op, world)
     reopen(world, op.base, read_only=False)
-    grow(world, op.base, layers[0].size)
-    below = world.chain(base.image)
-    written = ranges
-    if world.traits.commit_skips_zeroes and base.detect_zeroes != "unmap":
-        for zeroes in world.rules.redundant(layers, below, ranges):
-            written = minus(written, *zeroes)
-    _write(op, world, layers, written)
+    below = commit(world, op.base, layers, ranges)
     length = total(ranges)
     world.tell(op.job, "created", "running", NOISE, "ready", "READY", READY_NOISE)
     if op.filter is None:
@@ -112,11 +103,32 @@ def _commit_all(op: BlockCommit, world: State, base: Node, layers: Chain, below:
         return
     world.nodes[op.base] = replace(world.nodes[op.base], unflushed=True)
     world.put_filter(op.filter, op.node)
+    chunk = world.rules.commit_cluster(below[0])
     mirror = Mirror(op.node, op.base, op.filter, chunk, kind="commit", between=op.between)
     if world.traits.commit_skips_zeroes:
         unsure = world.rules.perhaps_zeroed(layers, below, ranges)
         mirror = replace(mirror, zeroes=(), unsure=unsure)
     world.mirrors[op.job] = replace(mirror, length=length)
+
+
+def to_commit(world: State, layers: Chain, below: Chain) -> Ranges:
+    """What a commit of some layers is going to copy, if that can be followed."""
+    check_bits(layers[0].size, world.rules.commit_cluster(below[0]))
+    ranges = world.rules.committed(layers, below[0])
+    check_limit(total(ranges))
+    return ranges
+
+
+def commit(world: State, base: str, layers: Chain, ranges: Ranges) -> Chain:
+    """Ranges of some layers go into a base that is writable; what there was, as long as they."""
+    grow(world, base, layers[0].size)
+    node = world.nodes[base]
+    below, written = world.chain(node.image), ranges
+    if world.traits.commit_skips_zeroes and node.detect_zeroes != "unmap":
+        for zeroes in world.rules.redundant(layers, below, ranges):
+            written = minus(written, *zeroes)
+    _write(world, base, layers, written)
+    return below
 
 
 def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) -> None:
@@ -127,7 +139,7 @@ def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) ->
     check_id(op, world)
     reopen(world, op.base, read_only=False)
     grow(world, op.base, length)
-    _write(op, world, layers, ranges)
+    _write(world, op.base, layers, ranges)
     key = world.nodes[op.base].image
     bare = world.rules.uncovered(world.images[overlay].size, layers[0], world.chain(key))
     world.images[key] = world.rules.cover(world.chain(key), bare)
@@ -144,12 +156,12 @@ def _runs_through(world: State, job: str, length: int, kind: Kind) -> None:
     world.tell(job, *moving, "COMPLETED", "concluded", "null")
 
 
-def _write(op: BlockCommit, world: State, layers: Chain, ranges: Ranges) -> None:
+def _write(world: State, name: str, layers: Chain, ranges: Ranges) -> None:
     """A commit writes ranges of some layers to its base."""
-    base = world.nodes[op.base]
+    base = world.nodes[name]
     detects, below = base.detect_zeroes != "off", world.chain(base.image)
     world.images[base.image] = world.rules.commit(layers, below, ranges, detects_zeroes=detects)
-    touch(world, op.base, ranges)
+    touch(world, name, ranges)
 
 
 def stand_on(world: State, image: str, base: str) -> None:

@@ -158,16 +158,12 @@ def _copy(world: State, job_id: str, ranges: Ranges) -> None:
         if kind is Alloc.ZERO and image.unit > mirror.chunk:
             kind = Alloc.DATA_OR_ZERO  # zeroes travel as whole clusters of the target
         if zeroes is not None:
-            known = within(zeroes, s, e) == ((s, e),)
-            if kind is Alloc.ZERO and known:
-                continue
-            if kind is not Alloc.DATA and (known or within(unsure, s, e)):
+            if kind is Alloc.DATA_OR_ZERO or (kind is Alloc.ZERO and within(unsure, s, e)):
                 raise OpenOutcomeError("whether a mirror writes zeroes, or data that is zero")
-            zeroes, unsure = minus(zeroes, s, e), minus(unsure, s, e)
-            if kind is Alloc.ZERO:
-                zeroes = plus(zeroes, s, e)
-            elif kind is Alloc.DATA_OR_ZERO:
-                unsure = plus(unsure, s, e)
+            if kind is Alloc.ZERO and within(zeroes, s, e) == ((s, e),):
+                continue
+            zeroes = plus(zeroes, s, e) if kind is Alloc.ZERO else minus(zeroes, s, e)
+            unsure = minus(unsure, s, e)
         image = _carried(world, mirror, image, (s, e), zeroes=kind is not Alloc.DATA)
         written.append((s, e))
     world.images[target.image] = image

@@ -1,11 +1,18 @@
 """What ``qemu-img`` does with the images of disks that are closed (semantics 8.8)."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+import numpy as np
+
+from qbprop_model.bitmap import Bitmap
+from qbprop_model.data import SECTOR, Bytes
+from qbprop_model.effects.backups import COPY_LIMIT
 from qbprop_model.effects.dispatch import effect
+from qbprop_model.effects.graphs import commit, to_commit
 from qbprop_model.effects.opening import check_format, close, opened
 from qbprop_model.expectation import Reason, Refusal
-from qbprop_model.image import Refused
+from qbprop_model.image import Image, Refused, View
 from qbprop_model.operations import (
     NODES,
     BitmapAdd,
@@ -15,6 +22,9 @@ from qbprop_model.operations import (
     BitmapMerge,
     BitmapRemove,
     ChangeBitmap,
+    CommitImage,
+    CompareImages,
+    ConvertImage,
     InvalidOperationError,
     MergeSource,
     OfflineAction,
@@ -23,6 +33,7 @@ from qbprop_model.operations import (
     Resize,
     ResizeImage,
 )
+from qbprop_model.ranges import joined, total
 from qbprop_model.state import Outcome, State
 
 
@@ -34,6 +45,112 @@ def _(op: ChangeBitmap, world: State) -> Outcome:
 @effect.register
 def _(op: ResizeImage, world: State) -> Outcome:
     return perform(op, _resizes(op), world)
+
+
+@effect.register
+def _(op: CommitImage, world: State) -> Outcome:
+    name = f"{op.node}.0"
+    open_offline(op, world)
+    below = world.images[name].backing
+    if below is None:
+        close(world, op.node)
+        return Outcome(refusal=Refusal(Reason.NO_BACKING_FILE))
+    base = _open_base(name, below, world)
+    layers = (world.images[name],)
+    commit(world, base, layers, to_commit(world, layers, world.chain(below)))
+    for each in (op.node, base):
+        close(world, each)
+    if not op.keep:
+        world.images[name] = world.rules.empty(world.images[name])
+    return Outcome()
+
+
+def _open_base(name: str, below: str, world: State) -> str:
+    """``qemu-img`` opens a backing file for writing, with its bitmaps: as a node of this name."""
+    if any(image.backing == below for key, image in world.images.items() if key != name):
+        raise InvalidOperationError(f"{below} is the backing file of others, too")
+    _check_chain(below, world)
+    disk, depth = below.split(".")
+    base = below if int(depth) else disk
+    world.nodes[base] = opened(world, below, read_only=False)
+    return base
+
+
+def _check_chain(image: str, world: State) -> None:
+    """Nobody else may have open what is read."""
+    chain = world.chain_names(image)
+    if any(node.image in chain for node in world.nodes.values()):
+        raise InvalidOperationError("an image that QEMU has open as well")
+    if world.vague.intersection(chain):
+        raise OpenOutcomeError("a chain of bytes that are open")
+
+
+@effect.register
+def _(op: ConvertImage, world: State) -> Outcome:
+    name, new = f"{op.node}.0", f"{op.into}.0"
+    if op.into not in NODES or op.into in world.nodes or new in world.images:
+        raise InvalidOperationError(f"{op.into} is no slot that was never used")
+    image = _read(op, name, world)
+    bitmaps = _converted(op, image, world) if op.bitmaps else {}
+    if image.size % SECTOR or image.size > COPY_LIMIT or (bitmaps and not image.size):
+        raise InvalidOperationError("what is not converted byte by byte")
+    made = world.rules.create(format="qcow2", size=image.size, cluster_size=op.cluster_size)
+    if image.size:
+        cells = list(world.rules.visible(world.chain(name), 0, image.size))
+        made = world.rules.carry((made,), cells, zeroes=False)
+    world.put_image(new, replace(made, stored=bitmaps))
+    return Outcome()
+
+
+def _read(op: ConvertImage, name: str, world: State) -> Image:
+    """The image of a disk that ``qemu-img`` reads."""
+    if op.node not in NODES:
+        raise InvalidOperationError(f"there is no disk {op.node}")
+    if name not in world.images:
+        raise Refused(Reason.NO_SUCH_FILE)
+    check_format(op, world.images[name])
+    _check_chain(name, world)
+    return world.images[name]
+
+
+def _converted(op: ConvertImage, image: Image, world: State) -> dict[str, Bitmap]:
+    """The bitmaps that go along, as the new image stores them."""
+    if image.format == "raw" or image.compat == "0.10":
+        raise Refused(Reason.SOURCE_WITHOUT_BITMAPS)
+    broken = sorted(key for key, bitmap in image.stored.items() if bitmap.inconsistent)
+    if broken and not world.traits.skip_broken_bitmaps:
+        raise OpenOutcomeError("what is left of a conversion that fails midway")
+    if broken and not op.skip_broken:
+        raise Refused(Reason.BITMAP_INCONSISTENT, broken[0] if len(broken) == 1 else "")
+    return {key: bitmap for key, bitmap in image.stored.items() if key not in broken}
+
+
+@effect.register
+def _(op: CompareImages, world: State) -> Outcome:
+    views = []
+    for node in (op.node, op.other):
+        name = f"{node}.0"
+        if node not in NODES:
+            raise InvalidOperationError(f"there is no disk {node}")
+        if name not in world.images:
+            raise Refused(Reason.NO_SUCH_FILE)
+        _check_chain(name, world)
+        views.append(world.rules.view(world.chain(name)))
+    spans = [span for view in views for span in view.written()]
+    if total(joined(sorted(spans))) > COPY_LIMIT:
+        raise InvalidOperationError("more bytes than are compared")
+    size = max(view.size for view in views)
+    for start, end in joined(sorted(spans)):
+        one, other = (_rendered(view, start, min(end, size)) for view in views)
+        if not np.array_equal(one, other):
+            raise Refused(Reason.IMAGES_DIFFER)
+    return Outcome()
+
+
+def _rendered(view: View, start: int, end: int) -> Bytes:
+    """Bytes of a disk; zeroes behind its end."""
+    shown = view.render(start, max(0, min(end, view.size) - start))
+    return np.concatenate([shown, np.zeros(end - start - len(shown), np.uint8)])
 
 
 def perform(
@@ -60,7 +177,7 @@ def perform(
     return Outcome(refusal=refusal)
 
 
-def open_offline(op: ChangeBitmap | ResizeImage, world: State) -> None:
+def open_offline(op: ChangeBitmap | ResizeImage | CommitImage, world: State) -> None:
     """``qemu-img`` opens an image for writing, which nobody else may have open (11)."""
     if op.node not in NODES:
         raise InvalidOperationError(f"there is no disk {op.node}")

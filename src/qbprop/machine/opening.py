@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qbprop.machine.bitmaps import BY_NAME, bitmap_command, merge
 from qbprop.machine.draws import (
     SECTOR,
+    SMALL,
     Draft,
     below,
     byte_range,
@@ -32,6 +33,9 @@ from qbprop_model.operations import (
     BitmapRemove,
     ChangeBitmap,
     CloseDisk,
+    CommitImage,
+    CompareImages,
+    ConvertImage,
     ExportDel,
     Flush,
     MergeSource,
@@ -150,6 +154,8 @@ def openings(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
         for name in scratch.closed:
             if scratch.jobs or seldom(draw, 3):
                 draft.add(offline(draw, scratch, name))
+            if seldom(draw, 3):
+                draft.add(*copied(draw, scratch, name))
             if not scratch.nodes or not seldom(draw, 8):
                 draft.add(open_disk(draw, scratch, name))
         uses = pick(draw, (3, 1, 5) if kind in ("restart", "migrate") else (1, 0, 2, 4))
@@ -207,6 +213,29 @@ def offline(draw: st.DrawFn, world: World, name: str) -> Operation:
         granularity=pick(draw, (None, *granularities(image.size))) if adds else None,
         source=source if merges else None,
     )
+
+
+def copied(draw: st.DrawFn, world: World, name: str) -> tuple[Operation, ...]:
+    """``qemu-img`` copies a disk that is closed: into its backing file, or into a new image."""
+    image, others = world.images[f"{name}.0"], [each for each in world.closed if each != name]
+    if others and seldom(draw, 4):
+        return (CompareImages(node=name, other=pick(draw, others)),)
+    if image.backing is not None and not seldom(draw, 4):
+        return (CommitImage(node=name, format=image.format, keep=seldom(draw, 4)),)
+    empty = empty_slots(world)
+    if not empty or image.size > SMALL:
+        return ()
+    into = NODES[empty[0]]
+    bitmaps = bool(image.stored) or seldom(draw, 4)
+    converted = ConvertImage(
+        node=name,
+        into=into,
+        format=image.format,
+        cluster_size=pick(draw, (65536, 4096, 512, 1 << 21)),
+        bitmaps=bitmaps,
+        skip_broken=bitmaps and seldom(draw, 2),
+    )
+    return (converted, CompareImages(node=name, other=into), OpenDisk(node=into))
 
 
 def again(draw: st.DrawFn, draft: Draft, name: str) -> None:

@@ -48,6 +48,9 @@ from qbprop_model.operations import (
     BlockdevSnapshot,
     ChangeBitmap,
     CloseDisk,
+    CommitImage,
+    CompareImages,
+    ConvertImage,
     CreateImage,
     ExportAdd,
     ExportDel,
@@ -262,6 +265,8 @@ class Driver:
                 return importlib.util.find_spec("nbd") is not None
             case ReopenDisk():
                 return self.features.blockdev_reopen
+            case ConvertImage(skip_broken=True):
+                return self.features.skip_broken_bitmaps
             case Migrate(mapping=mapping, qemu=number) if mapping is not None:
                 sides = (self.features, *self.every_features[number : number + 1])
                 return all(each.bitmap_mapping for each in sides)
@@ -495,7 +500,10 @@ def _close_disk(node: str, drive: str | None) -> Command:
     return Command("human-monitor-command", {"command-line": f"drive_del {drive}"})
 
 
-_NO_NODE = Read | Flush | CreateImage | RebaseImage | ReadDirtyExtents | ChangeBitmap | ResizeImage
+_NO_NODE = (
+    *(Read, Flush, ReadDirtyExtents, CreateImage, RebaseImage, ChangeBitmap, ResizeImage),
+    *(CommitImage, ConvertImage, CompareImages),
+)
 
 
 def _nodes_and_jobs(

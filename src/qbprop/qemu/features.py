@@ -46,6 +46,7 @@ class Features:
     commit_skips_zeroes: bool
     mirror_bitmap_on_filter: bool
     cancelled_commit_freezes: bool
+    skip_broken_bitmaps: bool
     copy_before_write: bool
     migrate: bool
     bitmap_mapping: bool
@@ -306,6 +307,13 @@ TABLE = (
         # Seen where this is, from 10.0 on; to see it otherwise takes a chain.
         _argument("blockdev-backup", "discard-source"),
         "it stays writable",
+    ),
+    Feature(
+        "skip_broken_bitmaps",
+        "--skip-broken-bitmaps of qemu-img convert",
+        # Both came with QEMU 6.1.
+        Sign("copy-before-write among the drivers of blockdev-add", _copies_before_write),
+        "inconsistent bitmaps are not converted",
     ),
     Feature(
         "copy_before_write",

@@ -404,6 +404,30 @@ def _(operation: op.ResizeImage) -> Plan:
     return Plan(Program("qemu-img", (*words, file, size)))
 
 
+@plan.register
+def _(operation: op.CommitImage) -> Plan:
+    kept = ("-d",) if operation.keep else ()
+    words = ("commit", "-q", "-f", operation.format, *kept, disk_file(operation.node))
+    return Plan(Program("qemu-img", words))
+
+
+@plan.register
+def _(operation: op.ConvertImage) -> Plan:
+    options = ["-S", "0", "-o", f"cluster_size={operation.cluster_size}"]
+    options += ["--bitmaps"] if operation.bitmaps else []
+    options += ["--skip-broken-bitmaps"] if operation.skip_broken else []
+    files = (disk_file(operation.node), disk_file(operation.into))
+    words = ("convert", "-f", operation.format, "-O", "qcow2", *options, *files)
+    return Plan(Program("qemu-img", words))
+
+
+@plan.register
+def _(operation: op.CompareImages) -> Plan:
+    one, other = disk_file(operation.node), disk_file(operation.other)
+    words = ("compare", "-f", FormatOf(one), "-F", FormatOf(other), one, other)
+    return Plan(Program("qemu-img", words))
+
+
 @plan.register(op.BitmapAdd)
 @plan.register(op.BitmapRemove)
 @plan.register(op.BitmapClear)

@@ -112,7 +112,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(rf"^Bitmap '{_ANY}' is readonly and cannot be modified"),
         _qmp(rf"^Cannot remove persistent bitmap '{_ANY}': no write access to node "),
     ),
-    Reason.BITMAP_INCONSISTENT: (_qmp(rf"^Bitmap '{_ANY}' is inconsistent and cannot be used"),),
+    Reason.BITMAP_INCONSISTENT: (
+        _qmp(rf"^Bitmap '{_ANY}' is inconsistent and cannot be used"),
+        _program(rf"Cannot copy inconsistent bitmap '{_ANY}'"),
+    ),
     Reason.BITMAP_NOT_LOADED: (
         _qmp(r"^Cannot resize qcow2 with persistent bitmaps that were not loaded into memory$"),
     ),
@@ -187,7 +190,10 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
     Reason.COMPRESS_UNSUPPORTED: (_qmp(r"^Compression is not supported for this drive"),),
     Reason.JOB_ID_INVALID: (_qmp(rf"^Invalid job ID '{_ANY}'"),),
     Reason.JOB_ID_TAKEN: (_qmp(rf"^Job ID '{_ANY}' already in use"),),
-    Reason.NO_SUCH_FILE: (_qmp(_NO_FILE), _program(_NO_FILE), _hmp(_NO_FILE)),
+    Reason.NO_SUCH_FILE: (
+        *(_qmp(_NO_FILE), _program(_NO_FILE), _hmp(_NO_FILE)),
+        Row("program", "2", _NO_FILE),  # of qemu-img compare, whose 1 says that images differ
+    ),
     Reason.IMAGE_REFUSED: (
         _qmp(r"^setting detect-zeroes to unmap is not allowed without setting discard"),
         _hmp(r"setting detect-zeroes to unmap is not allowed without setting discard"),
@@ -265,6 +271,9 @@ TABLE: Mapping[Reason, tuple[Row, ...]] = {
         _qmp(r"^Driver 'raw' of node '[^']*' does not support backing files$"),
         _program(r"Could not change the backing file to '[^']*': Operation not supported$"),
     ),
+    Reason.NO_BACKING_FILE: (_program(r"Image does not have a backing file$"),),
+    Reason.SOURCE_WITHOUT_BITMAPS: (_program(r"Source lacks bitmap support$"),),
+    Reason.IMAGES_DIFFER: (_program(r"Content mismatch at offset \d+!$"),),
 }
 """Every reason of a refusal, in the order in which `classify` tries them."""
 

@@ -305,3 +305,38 @@ def offline_adds_disabled(action: Any) -> Any:
         return replace(made, disabled=True) if each.kind == "add" else made
 
     return disabled
+
+
+@wrong_effect("qemu-img converts all bitmaps but those that are disabled", offline, "_converted")
+def disabled_are_not_converted(converted: Any) -> Any:
+    def some(op: Any, image: Image, world: State) -> Any:
+        found = converted(op, image, world)
+        return {name: bitmap for name, bitmap in found.items() if bitmap.recording}
+
+    return some
+
+
+@wrong_effect("bitmaps are empty behind a conversion", offline, "_converted")
+def converted_are_clean(converted: Any) -> Any:
+    def clean(op: Any, image: Image, world: State) -> Any:
+        found = converted(op, image, world)
+        return {name: world.rules.clear(bitmap) for name, bitmap in found.items()}
+
+    return clean
+
+
+@wrong_effect("what qemu-img commits is not dirty in the backing file", offline, "commit")
+def offline_commit_dirties_nothing(commit: Any) -> Any:
+    def clean(world: State, base: str, *what: Any) -> Any:
+        before = world.nodes[base].bitmaps
+        below = commit(world, base, *what)
+        world.nodes[base] = replace(world.nodes[base], bitmaps=before)
+        return below
+
+    return clean
+
+
+@wrong_rule("a disk that qemu-img has committed keeps what it has")
+class CommittedIsKept(Rules):
+    def empty(self, image: Image) -> Image:
+        return image
