@@ -253,6 +253,29 @@ def test_known_zeroes_are_not_written() -> None:
         assert dirty(state, "drive1") == sectors(CHUNK, 2 * CHUNK)
 
 
+def test_zeroes_of_which_a_mirror_knows_some_are_not_judged() -> None:
+    """Seen on 11.1: it writes them at once, and all of them where it has to write one chunk."""
+    state = World(traits=Traits(commit_skips_zeroes=True))
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=4 * CHUNK, compat="0.10"),)),
+        AddDisk(node="drive1", layers=(Layer(size=4 * CHUNK),)),
+        *BITMAPS,
+        MIRROR,
+        Write(node="filter0", offset=CHUNK, length=1, fill=1),
+        WriteZeroes(node="filter0", offset=3 * CHUNK, length=CHUNK),
+        JobPause(job="job0"),
+    ):
+        assert state.apply(operation).refusal is None
+    zeroes = WriteZeroes(node="filter0", offset=CHUNK, length=CHUNK, unmap=True)
+    assert state.apply(zeroes).refusal is None
+    alone, before = state.copy(), dirty(state, "drive1")
+    assert alone.apply(JobResume(job="job0")).refusal is None
+    assert dirty(alone, "drive1") == before | sectors(CHUNK, 2 * CHUNK)
+    assert state.apply(replace(zeroes, offset=2 * CHUNK)).refusal is None
+    with pytest.raises(OpenOutcomeError, match="at once"):
+        state.apply(JobResume(job="job0"))
+
+
 def test_commands_to_a_mirror() -> None:
     state = world(MIRROR)
     refusals: list[tuple[Operation, Reason | None]] = [

@@ -153,6 +153,7 @@ def _copy(world: State, job_id: str, ranges: Ranges) -> None:
     target, source = world.nodes[mirror.target], world.chain(world.nodes[mirror.node].image)
     image, zeroes, unsure = world.images[target.image], mirror.zeroes, mirror.unsure
     written: list[tuple[int, int]] = []
+    beside: tuple[int, bool] | None = None
     for s, e in units(mirror.chunk, ranges):
         kind = rules.chunk_kind(source, s, e, mirror.chunk)
         if kind is Alloc.ZERO and image.unit > mirror.chunk:
@@ -160,7 +161,14 @@ def _copy(world: State, job_id: str, ranges: Ranges) -> None:
         if zeroes is not None:
             if kind is Alloc.DATA_OR_ZERO or (kind is Alloc.ZERO and within(unsure, s, e)):
                 raise OpenOutcomeError("whether a mirror writes zeroes, or data that is zero")
-            if kind is Alloc.ZERO and within(zeroes, s, e) == ((s, e),):
+            known = within(zeroes, s, e) == ((s, e),)
+            if kind is Alloc.ZERO and beside == (s, not known):
+                raise OpenOutcomeError(
+                    "whether a mirror takes zeroes at once, of which it knows some"
+                )
+            if kind is Alloc.ZERO:
+                beside = (e, known)
+            if kind is Alloc.ZERO and known:
                 continue
             zeroes = plus(zeroes, s, e) if kind is Alloc.ZERO else minus(zeroes, s, e)
             unsure = minus(unsure, s, e)

@@ -51,6 +51,8 @@ def _(op: ResizeImage, world: State) -> Outcome:
 def _(op: CommitImage, world: State) -> Outcome:
     name = f"{op.node}.0"
     open_offline(op, world)
+    if world.images[name].size > COPY_LIMIT:
+        raise InvalidOperationError("a disk that takes qemu-img long")
     below = world.images[name].backing
     if below is None:
         close(world, op.node)

@@ -101,10 +101,10 @@ def opened(world: State, name: str, *, read_only: bool) -> Node:
     return Node(image=name, read_only=read_only, bitmaps=bitmaps)
 
 
-Read = Opening | ReopenDisk | ChangeBitmap | ResizeImage | CommitImage | ConvertImage
+Formatted = Opening | ReopenDisk | ChangeBitmap | ResizeImage | CommitImage | ConvertImage
 
 
-def check_format(op: Read, image: Image) -> None:
+def check_format(op: Formatted, image: Image) -> None:
     """The format must be the image's own."""
     if op.format == "raw" and image.format != "raw":
         raise InvalidOperationError("a qcow2 file read as raw has no stated size")

@@ -220,7 +220,7 @@ def copied(draw: st.DrawFn, world: World, name: str) -> tuple[Operation, ...]:
     image, others = world.images[f"{name}.0"], [each for each in world.closed if each != name]
     if others and seldom(draw, 4):
         return (CompareImages(node=name, other=pick(draw, others)),)
-    if image.backing is not None and not seldom(draw, 4):
+    if image.backing is not None and image.size <= SMALL and not seldom(draw, 4):
         return (CommitImage(node=name, format=image.format, keep=seldom(draw, 4)),)
     empty = empty_slots(world)
     if not empty or image.size > SMALL:
