@@ -301,3 +301,31 @@ def test_a_target_above_one_that_a_job_still_writes_to_is_not_read_when_its_own_
     assert world.apply(JobCancel(job="job0")).contents.keys() == {"target0"}
     world.apply(above)
     assert world.apply(JobCancel(job="job1")).contents.keys() == {"target2"}
+
+
+@pytest.mark.parametrize(
+    ("offset", "due"), [(128 * KIB, Alloc.NONE), (64 * KIB, Alloc.DATA_OR_ZERO)]
+)
+def test_zeroes_that_a_guest_has_copied_along_with_data_may_be_data(
+    offset: int, due: Alloc
+) -> None:
+    """Seen on 7.2, 10.0 and 11.1: what a write comes upon is copied at once, be the job serial."""
+    world, size = World(), 256 * KIB
+    for operation in (
+        AddDisk(node="drive0", layers=(Layer(size=size),)),
+        Write(node="drive0", offset=0, length=128 * KIB, fill=2),
+        Write(node="drive0", offset=128 * KIB, length=128 * KIB, fill=0),
+        CreateImage(image="target1", layer=Layer(size=size, compat="0.10")),
+        DriveBackup(
+            node="drive0",
+            target="target1",
+            sync="full",
+            mode="existing",
+            speed=1,
+            max_workers=1,
+            max_chunk=64 * KIB,
+        ),
+        Write(node="drive0", offset=offset, length=192 * KIB - offset, fill=3),
+    ):
+        assert world.apply(operation).refusal is None
+    assert world.images["target1"].alloc.at(128 * KIB) is due

@@ -81,8 +81,11 @@ def runs(world: State, job_id: str) -> bool:
     return job_id in world.jobs and world.jobs[job_id].active
 
 
-def copy(world: State, job_id: str, ranges: Ranges) -> None:
-    """Copy whole job clusters to the target; raises :class:`Refused` where that fails."""
+def copy(world: State, job_id: str, ranges: Ranges, *, by_guest: bool = False) -> None:
+    """Copy whole job clusters to the target; raises :class:`Refused` where that fails.
+
+    What is copied ``by_guest``, before a write, travels at once, also of a job that is serial.
+    """
     if not ranges:
         return
     pieces = job_clusters(world.jobs[job_id], ranges) if world.jobs[job_id].serial else [ranges]
@@ -95,6 +98,8 @@ def copy(world: State, job_id: str, ranges: Ranges) -> None:
         except Struck:
             check_only_error(world, reading, target, piece)
             raise
+        if by_guest:
+            reading = replace(reading, serial=False, copy=ranges)
         world.images[job.target] = world.rules.transfer(reading, target, piece)
         left = job.left
         for start, end in piece:
@@ -137,7 +142,7 @@ def copy_before(world: State, node: str, offset: int, length: int) -> None:
         start, end = world.rules.intercepted(job, offset, length)
         needed = within(job.left, start, end)
         try:
-            copy(world, job_id, needed)
+            copy(world, job_id, needed, by_guest=True)
         except Refused as refused:
             limited = job.limited or world.rules.limits(job)
             world.jobs[job_id] = replace(world.jobs[job_id], limited=limited)
