@@ -74,11 +74,14 @@ class GuestIo(Protocol):
 
 
 def pieces(offset: int, length: int, limit: int) -> Iterator[tuple[int, int]]:
-    """Cut a range at the multiples of ``limit``; (offset, length) of each, from last to first.
+    """Cut a range that is longer than ``limit`` at the multiples of that.
 
-    An empty range is one piece. As the last piece goes first, a range that passes the disk's
-    end is refused before anything was done.
+    (offset, length) of each piece, from last to first: so a range that passes the disk's end is
+    refused before anything was done.
     """
+    if length <= limit:
+        yield offset, length
+        return
     start = offset + length
     while True:
         end = start
