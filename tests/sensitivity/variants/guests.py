@@ -46,9 +46,9 @@ class NothingCopiesNothing(Rules):
 
 @wrong_effect("a job copies again what a guest had copied before", jobs, "copy")
 def copied_again(original: Any) -> Any:
-    def copy(world: State, job_id: str, ranges: Ranges) -> None:
+    def copy(world: State, job_id: str, ranges: Ranges, **how: bool) -> None:
         left = world.jobs[job_id].left
-        original(world, job_id, ranges)
+        original(world, job_id, ranges, **how)
         if left and ranges and world.jobs[job_id].met:
             world.jobs[job_id] = replace(world.jobs[job_id], left=left)
 
