@@ -492,3 +492,18 @@ def test_a_commit_in_units_too_many_to_wait_for_is_not_judged() -> None:
         world.apply(operation)
     with pytest.raises(InvalidOperationError, match="units"):
         world.apply(COMMIT)
+
+
+@pytest.mark.parametrize(("cluster", "followed"), [(512, False), (65536, True)])
+def test_more_pieces_than_can_be_followed_are_not_judged(cluster: int, followed: bool) -> None:  # noqa: FBT001
+    size = 1 << 25
+    data = (Pattern(offset=0, length=size // 2, fill=1),)
+    layers = (Layer(size=size, cluster_size=cluster), Layer(size=size, data=data))
+    world = World()
+    world.apply(AddDisk(node="drive0", layers=layers))
+    stream = BlockStream(job="job0", node="drive0")
+    if followed:
+        assert world.apply(stream).refusal is None
+        return
+    with pytest.raises(InvalidOperationError, match="followed"):
+        world.apply(stream)

@@ -6,7 +6,7 @@ from qbprop_model.effects.backups import COPY_LIMIT, check_filter
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.opening import reopen
 from qbprop_model.expectation import NOISE, READY_NOISE, JobEnd, Kind, Reason
-from qbprop_model.image import Chain, Refused
+from qbprop_model.image import Chain, Image, Refused
 from qbprop_model.mirrors import Mirror
 from qbprop_model.operations import (
     JOBS,
@@ -19,6 +19,9 @@ from qbprop_model.operations import (
 )
 from qbprop_model.ranges import Ranges, minus, total
 from qbprop_model.state import Node, Outcome, State
+
+PIECES_LIMIT = 1 << 13
+"""Most pieces that a job may copy for the model to follow it one by one."""
 
 BITS_LIMIT = 1 << 28
 """Most units of a job: as many as the largest disk has, 64 KiB each."""
@@ -113,9 +116,10 @@ def _commit_all(op: BlockCommit, world: State, layers: Chain, below: Chain) -> N
 
 def to_commit(world: State, layers: Chain, below: Chain) -> Ranges:
     """What a commit of some layers is going to copy, if that can be followed."""
-    check_bits(layers[0].size, world.rules.commit_cluster(below[0]))
+    chunk = world.rules.commit_cluster(below[0])
+    check_bits(layers[0].size, chunk)
     ranges = world.rules.committed(layers, below[0])
-    check_limit(total(ranges))
+    check_limit(total(ranges), chunk, piece(below[0]))
     return ranges
 
 
@@ -135,7 +139,7 @@ def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) ->
     """A layer that nobody writes to is committed; what is above then stands on the base."""
     length = layers[0].size
     ranges = world.rules.committed_below(layers)
-    check_limit(total(ranges))
+    check_limit(total(ranges), piece(world.images[world.nodes[op.base].image]))
     check_id(op, world)
     reopen(world, op.base, read_only=False)
     grow(world, op.base, length)
@@ -181,7 +185,7 @@ def _(op: BlockStream, world: State) -> Outcome:
     depth = None if op.base is None else _below(op.base, node, world)[1]
     if depth == 1:
         raise InvalidOperationError("nothing is between the two")
-    check_limit(total(world.rules.owned(chain[1:depth], length)))
+    check_limit(total(world.rules.owned(chain[1:depth], length)), piece(chain[0]))
     if op.base is not None:
         world.images[node.image] = world.rules.stream(chain, depth)
         stand_on(world, node.image, op.base)
@@ -237,10 +241,16 @@ def check_plain(world: State, *names: str) -> None:
             raise OpenOutcomeError("a bitmap of the file that the disk has not")
 
 
-def check_limit(copied: int) -> None:
-    """No job may copy more than can be followed."""
-    if copied > COPY_LIMIT:
-        raise InvalidOperationError(f"more than {COPY_LIMIT} bytes are not followed")
+def piece(image: Image) -> int:
+    """Bytes that an image gets at once; a raw one gets what there is."""
+    return COPY_LIMIT if image.format == "raw" else image.unit
+
+
+def check_limit(copied: int, *units: int) -> None:
+    """No job may copy more than can be followed, in pieces of the smallest unit."""
+    limit = min(COPY_LIMIT, PIECES_LIMIT * min(units))
+    if copied > limit:
+        raise InvalidOperationError(f"more than {limit} bytes are not followed")
 
 
 def check_bits(size: int, unit: int) -> None:

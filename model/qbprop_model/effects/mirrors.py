@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 
 from qbprop_model.disk.geometry import outward, units
-from qbprop_model.effects.backups import check_filter
+from qbprop_model.effects.backups import COPY_LIMIT, check_filter
 from qbprop_model.effects.dispatch import effect
 from qbprop_model.effects.graphs import (
     check_bits,
@@ -12,6 +12,7 @@ from qbprop_model.effects.graphs import (
     check_job,
     check_limit,
     check_plain,
+    piece,
     touch,
 )
 from qbprop_model.effects.jobs import check_verb
@@ -69,14 +70,14 @@ def _(op: BlockdevMirror, world: State) -> Outcome:
     if op.sync == "full" and not zeroes and image.size:
         whole = (0, image.size)
         if rules.zeroes_target(image, discard=target.discard) and not punches:
-            check_limit(image.size)
+            check_limit(image.size, COPY_LIMIT)
             zeroed = rules.write_zeroes((image,), *whole, world.step, unmap=True)
             world.images[target.image] = zeroed
             touch(world, into, (whole,))
             zeroes = None if zeroes is None else (whole,)
         else:
             ranges = (whole,)
-    check_limit(total(ranges))
+    check_limit(total(ranges), chunk, piece(image))
     world.nodes[into] = replace(world.nodes[into], unflushed=True)
     world.put_filter(op.filter, name)
     blocking = op.copy_mode == "write-blocking"

@@ -9,7 +9,7 @@ from qbprop_model.bitmap import Bitmap
 from qbprop_model.data import SECTOR, Bytes
 from qbprop_model.effects.backups import COPY_LIMIT
 from qbprop_model.effects.dispatch import effect
-from qbprop_model.effects.graphs import commit, to_commit
+from qbprop_model.effects.graphs import check_limit, commit, to_commit
 from qbprop_model.effects.opening import check_format, close, opened
 from qbprop_model.expectation import Reason, Refusal
 from qbprop_model.image import Image, Refused, View
@@ -94,7 +94,8 @@ def _(op: ConvertImage, world: State) -> Outcome:
         raise InvalidOperationError(f"{op.into} is no slot that was never used")
     image = _read(op, name, world)
     bitmaps = _converted(op, image, world) if op.bitmaps else {}
-    if image.size % SECTOR or image.size > COPY_LIMIT or (bitmaps and not image.size):
+    check_limit(image.size, op.cluster_size)
+    if image.size % SECTOR or (bitmaps and not image.size):
         raise InvalidOperationError("what is not converted byte by byte")
     made = world.rules.create(format="qcow2", size=image.size, cluster_size=op.cluster_size)
     if image.size:
