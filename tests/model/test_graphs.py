@@ -507,3 +507,19 @@ def test_more_pieces_than_can_be_followed_are_not_judged(cluster: int, followed:
         return
     with pytest.raises(InvalidOperationError, match="followed"):
         world.apply(stream)
+
+
+@pytest.mark.parametrize("operation", [COMMIT_BELOW, STREAM_ABOVE])
+def test_what_a_layer_had_hidden_is_not_followed_over_more_pieces(operation: Operation) -> None:
+    world, huge = World(), Layer(size=1 << 40, cluster_size=4096)
+    below = Layer(size=1 << 40, data=(Pattern(offset=1 << 39, length=512, fill=1),))
+    for each in (
+        AddDisk(node="drive0", layers=(below,)),
+        AddDisk(node="drive1", layers=(Layer(size=65536),)),
+        AddDisk(node="drive2", layers=(huge,)),
+        SNAPSHOT,
+        ABOVE,
+    ):
+        assert world.apply(each).refusal is None
+    with pytest.raises(InvalidOperationError, match="followed"):
+        world.apply(operation)

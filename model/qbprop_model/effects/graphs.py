@@ -146,6 +146,7 @@ def _commit_below(op: BlockCommit, world: State, overlay: str, layers: Chain) ->
     _write(world, op.base, layers, ranges)
     key = world.nodes[op.base].image
     bare = world.rules.uncovered(world.images[overlay].size, layers[0], world.chain(key))
+    check_limit(total(bare), piece(world.images[key]))
     world.images[key] = world.rules.cover(world.chain(key), bare)
     touch(world, op.base, bare)
     reopen(world, op.base, read_only=True)
@@ -185,7 +186,10 @@ def _(op: BlockStream, world: State) -> Outcome:
     depth = None if op.base is None else _below(op.base, node, world)[1]
     if depth == 1:
         raise InvalidOperationError("nothing is between the two")
-    check_limit(total(world.rules.owned(chain[1:depth], length)), piece(chain[0]))
+    copied = total(world.rules.owned(chain[1:depth], length))
+    if depth is not None:
+        copied += total(world.rules.uncovered(chain[0].size, chain[1], chain[depth:]))
+    check_limit(copied, piece(chain[0]))
     if op.base is not None:
         world.images[node.image] = world.rules.stream(chain, depth)
         stand_on(world, node.image, op.base)
