@@ -86,6 +86,13 @@ def _natural(what: str, value: int, limit: int = SIZE_LIMIT) -> None:
         raise InvalidOperationError(f"{what} must lie between 0 and {limit}, not {value}")
 
 
+def _cluster(size: int) -> None:
+    if size not in CLUSTER_SIZES:
+        raise InvalidOperationError(
+            f"cluster_size must be a power of two from 512 to 2 MiB, not {size}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Sourced:
     """Data from exactly one of ``fill`` (a byte value) and ``stamp`` (a number)."""
@@ -135,10 +142,7 @@ class Layer:
 
     def __post_init__(self) -> None:
         _natural("size", self.size)
-        if self.cluster_size not in CLUSTER_SIZES:
-            raise InvalidOperationError(
-                f"cluster_size must be a power of two from 512 to 2 MiB, not {self.cluster_size}"
-            )
+        _cluster(self.cluster_size)
         if self.size % 512:
             raise InvalidOperationError(f"size must be a multiple of 512, not {self.size}")
 
@@ -661,10 +665,7 @@ class ConvertImage(Operation):
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
-        if self.cluster_size not in CLUSTER_SIZES:
-            raise InvalidOperationError(
-                f"cluster_size must be a power of two from 512 to 2 MiB, not {self.cluster_size}"
-            )
+        _cluster(self.cluster_size)
         if self.skip_broken and not self.bitmaps:
             raise InvalidOperationError("'skip_broken' needs 'bitmaps'")
 

@@ -138,6 +138,17 @@ STEPS = st.lists(
 )
 
 
+def write(state: World, step: tuple[tuple[int, int], int | None]) -> tuple[int, int]:
+    """A guest's write, or of zeroes where there is no fill; its offset and length."""
+    (offset, length), fill = step
+    length = min(length, SIZE - offset)
+    if fill is None:
+        state.apply(WriteZeroes(node="filter0", offset=offset, length=length))
+    else:
+        state.apply(Write(node="filter0", offset=offset, length=length, fill=fill))
+    return offset, length
+
+
 @given(
     st.sampled_from(("full", "top", "none")),
     st.sampled_from(("background", "write-blocking")),
@@ -159,12 +170,7 @@ def test_a_mirror_is_what_was_copied(
             state.apply(JobResume(job="job0"))
             naive.resumed(bytes_of(state, "drive0"))
         elif not isinstance(step, str):
-            (offset, length), fill = step
-            length = min(length, SIZE - offset)
-            if fill is None:
-                state.apply(WriteZeroes(node="filter0", offset=offset, length=length))
-            else:
-                state.apply(Write(node="filter0", offset=offset, length=length, fill=fill))
+            offset, length = write(state, step)
             naive.written(bytes_of(state, "drive0"), offset, length)
         assert bytes_of(state, "drive1").tobytes() == naive.bytes.tobytes()
         assert dirty(state, "drive1") == naive.dirty
@@ -391,12 +397,7 @@ def test_a_base_follows_what_is_written_above_its_commit(
                 state.apply(JobPause(job="job0") if step == "pause" else JobResume(job="job0"))
                 paused = step == "pause"
         elif not isinstance(step, str):
-            (offset, length), fill = step
-            length = min(length, SIZE - offset)
-            if fill is None:
-                state.apply(WriteZeroes(node="filter0", offset=offset, length=length))
-            else:
-                state.apply(Write(node="filter0", offset=offset, length=length, fill=fill))
+            offset, length = write(state, step)
             start, end = offset // CHUNK * CHUNK, -(-(offset + length) // CHUNK) * CHUNK
             waiting |= sectors(start, min(end, SIZE))
         if not paused:

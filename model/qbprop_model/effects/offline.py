@@ -89,10 +89,11 @@ def _check_chain(image: str, world: State) -> None:
 
 @effect.register
 def _(op: ConvertImage, world: State) -> Outcome:
-    name, new = f"{op.node}.0", f"{op.into}.0"
+    new = f"{op.into}.0"
     if op.into not in NODES or op.into in world.nodes or new in world.images:
         raise InvalidOperationError(f"{op.into} is no slot that was never used")
-    image = _read(op, name, world)
+    name = _read(op, world)
+    image = world.images[name]
     bitmaps = _converted(op, image, world) if op.bitmaps else {}
     check_limit(image.size, op.cluster_size)
     if image.size % SECTOR or (bitmaps and not image.size):
@@ -105,15 +106,12 @@ def _(op: ConvertImage, world: State) -> Outcome:
     return Outcome()
 
 
-def _read(op: ConvertImage, name: str, world: State) -> Image:
-    """The image of a disk that ``qemu-img`` reads."""
-    if op.node not in NODES:
-        raise InvalidOperationError(f"there is no disk {op.node}")
-    if name not in world.images:
-        raise Refused(Reason.NO_SUCH_FILE)
+def _read(op: ConvertImage, world: State) -> str:
+    """The name of the image that ``qemu-img`` reads."""
+    name = _find(op.node, world)
     check_format(op, world.images[name])
     _check_chain(name, world)
-    return world.images[name]
+    return name
 
 
 def _converted(op: ConvertImage, image: Image, world: State) -> dict[str, Bitmap]:
@@ -132,11 +130,7 @@ def _converted(op: ConvertImage, image: Image, world: State) -> dict[str, Bitmap
 def _(op: CompareImages, world: State) -> Outcome:
     views = []
     for node in (op.node, op.other):
-        name = f"{node}.0"
-        if node not in NODES:
-            raise InvalidOperationError(f"there is no disk {node}")
-        if name not in world.images:
-            raise Refused(Reason.NO_SUCH_FILE)
+        name = _find(node, world)
         _check_chain(name, world)
         views.append(world.rules.view(world.chain(name)))
     spans = [span for view in views for span in view.written()]
@@ -182,16 +176,22 @@ def perform(
 
 def open_offline(op: ChangeBitmap | ResizeImage | CommitImage, world: State) -> None:
     """``qemu-img`` opens an image for writing, which nobody else may have open (11)."""
-    if op.node not in NODES:
-        raise InvalidOperationError(f"there is no disk {op.node}")
-    name = f"{op.node}.0"
-    if name not in world.images:
-        raise Refused(Reason.NO_SUCH_FILE)
+    name = _find(op.node, world)
     check_format(op, world.images[name])
     if op.node in world.nodes:
         check_locked(world, name)
     world.check_unused(name)
     world.nodes[op.node] = opened(world, name, read_only=False)
+
+
+def _find(disk: str, world: State) -> str:
+    """The name of a disk's image; refused where there is none."""
+    if disk not in NODES:
+        raise InvalidOperationError(f"there is no disk {disk}")
+    name = f"{disk}.0"
+    if name not in world.images:
+        raise Refused(Reason.NO_SUCH_FILE)
+    return name
 
 
 def check_locked(world: State, name: str) -> None:
@@ -203,11 +203,7 @@ def check_locked(world: State, name: str) -> None:
 
 def open_source(source: str, target: str, world: State) -> None:
     """The image that bitmaps are merged from is opened read-only."""
-    if source not in NODES:
-        raise InvalidOperationError(f"there is no disk {source}")
-    name = f"{source}.0"
-    if name not in world.images:
-        raise Refused(Reason.NO_SUCH_FILE)
+    name = _find(source, world)
     node = world.nodes.get(source)
     if source == target or (node is not None and not node.read_only):
         check_locked(world, name)
