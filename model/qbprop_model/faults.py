@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from qbprop_model.bitmap import ceil_div
 from qbprop_model.disk.geometry import clusters
 from qbprop_model.expectation import Reason
 from qbprop_model.image import Alloc, Image
@@ -25,13 +26,13 @@ class FaultRules:
         """The least and the most writes of data that a guest's write of a qcow2 layer takes.
 
         What lies together in the file may be written at once. A new L2 table comes between what
-        is in its slice and what was before it: a table is new where nothing of the slice is
-        allocated, and no discard has made it before.
+        it is for and what was before it: it is new where nothing of that is allocated, and no
+        discard has made it before.
         """
         end = offset + length
-        _, *later = clusters(image.slice_size, offset, end)
+        _, *later = clusters(image.table_size, offset, end)
         new = sum(all(kind is Alloc.NONE for *_, kind in image.alloc.runs(*each)) for each in later)
-        return 1 + new, len(list(clusters(image.cluster_size, offset, end)))
+        return 1 + new, ceil_div(end, image.cluster_size) - offset // image.cluster_size
 
     def torn(self, image: Image, offset: int, length: int) -> Ranges:
         """The parts of a write of which each may have been done where it failed: clusters."""

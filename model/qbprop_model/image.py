@@ -85,10 +85,15 @@ class Image:
         return joined((start, end) for start, end, alloc in runs if alloc is not Alloc.NONE)
 
     @property
+    def table_size(self) -> int:
+        """Bytes that one L2 table covers, which takes a cluster itself."""
+        entry = 16 if self.extended_l2 else 8
+        return self.cluster_size // entry * self.cluster_size
+
+    @property
     def slice_size(self) -> int:
         """Bytes that one slice of the L2 tables covers: up to 4 KiB of a table are read at once."""
-        entry = 16 if self.extended_l2 else 8
-        return min(4096, self.cluster_size) // entry * self.cluster_size
+        return min(4096 * self.table_size // self.cluster_size, self.table_size)
 
     def capacity(self, size: int) -> int:
         """``size`` rounded up to whole clusters (raw: as it is)."""

@@ -1,5 +1,7 @@
 """Simpler variants of operations."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, given, settings
 from tests.trace.vocabulary import operations
 
@@ -72,6 +74,7 @@ def test_neighbours_become_one_where_one_operation_does() -> None:
     assert merge(first, second) == Write(node="drive0", offset=512, length=2048, fill=1)
     assert merge(add, disable) == BitmapAdd(node="drive0", name="bitmap0", disabled=True)
     assert merge(first, Write(node="drive1", offset=0, length=512, fill=1)) is None
+    assert merge(first, replace(first, offset=1 << 40)) is None
     assert merge(add, BitmapDisable(node="drive0", name="bitmap1")) is None
     assert merge(add, first) is None
 

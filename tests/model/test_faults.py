@@ -402,7 +402,7 @@ def test_a_discard_that_fails_has_done_what_came_before(
 
 
 def tearing(passing: int = 1, cluster: int = 512) -> World:
-    """A World whose disk fails the write of data behind so many; a slice is 64 clusters."""
+    """A World whose disk fails the write of data behind so many; an L2 table is for 64 clusters."""
     world = World()
     fault = Fault(request="write_aio", after=passing)
     world.apply(
@@ -413,7 +413,7 @@ def tearing(passing: int = 1, cluster: int = 512) -> World:
 
 
 ACROSS = Write(node="drive0", offset=2 * CLUSTER - 512, length=1100, stamp=2)
-"""From the last cluster of 512 bytes of a slice to the third of the next."""
+"""From the last cluster of 512 bytes of an L2 table to the third of the next."""
 
 
 def test_a_write_that_fails_midway_sets_its_bits_and_leaves_each_cluster_old_or_new() -> None:
@@ -442,7 +442,7 @@ def test_writes_below_the_count_pass_and_are_counted() -> None:
     assert reason(world.apply(Write(node="drive0", offset=4096, length=1, stamp=1))) is None
 
 
-def test_clusters_of_slices_that_have_their_tables_may_be_written_at_once() -> None:
+def test_clusters_that_have_their_tables_may_be_written_at_once() -> None:
     first = Write(node="drive0", offset=0, length=512, stamp=1)
     world = tearing(passing=2)
     world.apply(first)
@@ -454,6 +454,19 @@ def test_clusters_of_slices_that_have_their_tables_may_be_written_at_once() -> N
     world.apply(replace(first, offset=2 * CLUSTER + 4096))
     with pytest.raises(OpenOutcomeError):
         world.apply(ACROSS)
+
+
+def test_tables_come_between_clusters_and_slices_do_not() -> None:
+    cluster, table = 8192, 8192 // 8 * 8192
+    world = World()
+    world.apply(AddDisk(node="drive0", layers=(Layer(size=3 * table, cluster_size=cluster),)))
+    image = world.images["drive0.0"]
+    assert image.slice_size == table // 2
+    writes = world.rules.data_writes
+    assert writes(image, table // 2 - cluster, 2 * cluster) == (1, 2)
+    assert writes(image, table - 1, 2) == (2, 2)
+    assert writes(image, table - 1, 1) == (1, 1)
+    assert writes(image, 0, 3 * table) == (3, 3 * table // cluster)
 
 
 def test_a_discard_leaves_open_how_many_writes_there_are() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from qbprop.qemu.guest import TRANSFER_LIMIT
 from qbprop_model.operations import (
     BITMAPS,
     BitmapAdd,
@@ -80,11 +81,11 @@ def merge(first: Operation, second: Operation) -> Operation | None:
 
 
 def _joined(first: Request, second: Request) -> Request | None:
-    """The first request, over the range of both."""
-    if first.node != second.node:
-        return None
+    """The first request, over the range of both, unless that is longer than one request."""
     start = min(first.offset, second.offset)
     end = max(first.offset + first.length, second.offset + second.length)
+    if first.node != second.node or end - start > TRANSFER_LIMIT:
+        return None
     return replace(first, offset=start, length=end - start)
 
 

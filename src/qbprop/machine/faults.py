@@ -99,13 +99,13 @@ def torn_write(draw: st.DrawFn, world: World) -> tuple[Operation, ...]:
     ref, image = named(draw, world, name), world.images[world.nodes[name].image]
     if name not in world.torn:
         passing = world.faults[world.nodes[name].image][0].after
-        slices = image.size // image.slice_size
-        if 0 < passing <= slices and not seldom(draw, 4):
+        tables = image.size // image.table_size
+        if 0 < passing <= tables and not seldom(draw, 4):
             before = min(pick(draw, (SECTOR, image.cluster_size, 3 * image.cluster_size, 1)), 65536)
-            edge = (1 + below(draw, slices - passing + 1)) * image.slice_size
+            edge = (1 + below(draw, tables - passing + 1)) * image.table_size
             beyond = pick(draw, (image.cluster_size, SECTOR, 5 * image.cluster_size, 1))
             offset = edge - before
-            length = before + (passing - 1) * image.slice_size + beyond
+            length = before + (passing - 1) * image.table_size + beyond
         else:
             for _ in range(passing):
                 cluster = below(draw, max(1, min(image.size, SMALL) // image.cluster_size))
