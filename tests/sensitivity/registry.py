@@ -33,6 +33,12 @@ class Variant:
     attribute: str = ""
     patch: Wrap | None = None
 
+    @property
+    def family(self) -> str:
+        """The module that states it."""
+        stated = self.rules if self.patch is None else self.patch
+        return stated.__module__.rpartition(".")[2]
+
     @contextmanager
     def active(self) -> Iterator[Rules]:
         """The model is wrong meanwhile; gives the rules to make Worlds of."""
