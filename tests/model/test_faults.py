@@ -313,6 +313,22 @@ def test_what_else_a_resize_does_before_it_fails_is_open(size: int) -> None:
         after(faults=(fault("resize"),)).apply(Resize(node="drive0", size=size))
 
 
+@pytest.mark.parametrize(("cluster", "certain"), [(2, False), (7, True)])
+def test_of_two_backups_of_one_disk_none_is_the_one_that_meets_its_error(
+    *, cluster: int, certain: bool
+) -> None:
+    target = CreateImage(image="target1", layer=Layer(size=SIZE, cluster_size=4096))
+    full = BlockdevBackup(node="drive0", target="target0", sync="full", job="job0", **SERIAL)
+    both = Transaction(actions=(full, replace(full, target="target1", job="job1")), grouped=True)
+    world = after(target, faults=(fault("read", cluster),))
+    if certain:
+        assert world.apply(both).refusal is None
+        assert {end.error for end in world.ends.values()} == {None}
+        return
+    with pytest.raises(OpenOutcomeError):
+        world.apply(both)
+
+
 def test_of_two_members_of_a_group_that_fail_none_is_the_first() -> None:
     world = after(
         write(2),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import singledispatch
 
-from qbprop_model.effects.faults import Struck, check_cancelled, strike, strike_copy
+from qbprop_model.effects.faults import Struck, check_cancelled, dangers, strike, strike_copy
 from qbprop_model.expectation import FLOOD, NOISE, JobEnd, Reason
 from qbprop_model.faults import REASONS
 from qbprop_model.image import Alloc, Chain, Image, Refused
@@ -52,6 +52,7 @@ def go_on(world: State, ids: Sequence[str]) -> None:
     """Some jobs copy what they can, and end when nothing is left."""
     failed: dict[str, Refused] = {}
     nodes = {job_id: world.jobs[job_id].node for job_id in ids}
+    menaced = [job_id for job_id in ids if is_menaced(world, world.jobs[job_id])]
     for job_id in ids:
         job = world.jobs[job_id]
         try:
@@ -67,6 +68,9 @@ def go_on(world: State, ids: Sequence[str]) -> None:
         raise OpenOutcomeError("which member of a group fails first")
     ended = failed.keys() | {each for each in ids if not runs(world, each)}
     for job_id, error in failed.items():
+        twins = [each for each in menaced if each != job_id and nodes[each] == nodes[job_id]]
+        if twins and isinstance(error, Struck) and not error.lasting:
+            raise OpenOutcomeError("which of several backups of a disk meets its error")
         beside = [nodes[each] for each in ended if each != job_id]
         pauses = beside and (world.traits.graph_waits or nodes[job_id] in beside)
         if pauses and isinstance(error, Struck) and not error.lasting:
@@ -74,6 +78,11 @@ def go_on(world: State, ids: Sequence[str]) -> None:
     for job_id, error in failed.items():
         if runs(world, job_id):
             meet_error(world, job_id, error)
+
+
+def is_menaced(world: State, job: Job) -> bool:
+    """Whether a fault would hit what a job copies now."""
+    return any(dangers(world, job, world.rules.copied_now(job)))
 
 
 def runs(world: State, job_id: str) -> bool:
