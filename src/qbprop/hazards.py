@@ -383,12 +383,16 @@ def _crowded(sources: Sequence[str], before: World) -> bool:
 
 
 def _copies_small(operation: Write | WriteZeroes, before: World) -> bool:
-    """Whether a guest's write has a limited job's disk of small clusters copied before it."""
+    """Whether a guest's write has a limited job's disk copied before it, and that takes tables.
+
+    The disk has small clusters, or more than one L2 table.
+    """
     reached = before.find(operation.node)
     if reached is None:
         return False
     layers = before.chain(reached.image)
-    if not any(512 <= layer.cluster_size < 4096 for layer in layers):
+    tables = [layer for layer in layers if layer.format == "qcow2"]
+    if not any(each.cluster_size < 4096 or each.table_size < each.size for each in tables):
         return False
     return any(
         job.active
