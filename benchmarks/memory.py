@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -60,7 +61,8 @@ def _sizes(pid: int) -> dict[str, float]:
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         status = Path(f"/proc/{child}/comm")
         if status.exists() and status.read_text().startswith("qemu-system"):
-            sizes["qemu"] = resident(int(child))
+            with suppress(StopIteration, FileNotFoundError):  # it may end meanwhile
+                sizes["qemu"] = resident(int(child))
     return sizes
 
 
