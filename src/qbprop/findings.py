@@ -6,8 +6,8 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from qbprop_model.operations import Operation
 
@@ -71,6 +71,10 @@ class Finding(Exception):  # noqa: N818 - the field's word for it
         """The aspect; of a crash in known functions the signal and these, whatever was due."""
         signal = self.aspect.partition(", ")[0]
         return f"{signal}{_IN}{' < '.join(self.functions)}" if self.functions else self.aspect
+
+    def without_traceback(self) -> Self:
+        """The same, to be kept: a traceback holds on to all that Hypothesis knew of the round."""
+        return replace(self)
 
     def is_named(self, identity: str, title: str) -> bool:
         """Whether a finding of this id and title is the same, as far as both are known."""

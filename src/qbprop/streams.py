@@ -30,9 +30,9 @@ class Stream:
         chosen = chosen or chosen_settings()
         left = -(-chosen.max_examples // self.count)
         number = self.number
+        own = type(machine.__name__, (machine,), {})
         while left > 0:
             most = min(left, ROUND_EXAMPLES)
-            own = type(machine.__name__, (machine,), {})
             seed = self._seed(chosen, number)
             if seed is not None:
                 own = hypothesis.seed(seed)(own)

@@ -9,6 +9,7 @@ from tests.campaign.findings import count_finding, flushes, reply_finding
 
 from qbprop.campaign.book import Book, Entry
 from qbprop.campaign.certificate import Certificate
+from qbprop.findings import Finding
 from qbprop.trace import FindingHeader, Header, Trace, read_trace
 from qbprop_model.operations import Flush, Operation
 
@@ -91,6 +92,32 @@ def test_a_confirmed_trace_stays(tmp_path: Path) -> None:
         "minimal": True,
         "without": ["passes", "makes no sense"],
     }
+
+
+def test_what_is_kept_does_not_hold_on_to_where_it_was_met(tmp_path: Path) -> None:
+    book = Book(tmp_path, Header())
+    finding = raised(flushes(3))
+    book.meet(finding, history=(), stderr="", seconds=1, known=False)
+    assert [each.__traceback__ for each in kept(book, finding.id)] == [None, None]
+    book.meet(raised(flushes(2)), history=(), stderr="", seconds=1, known=False)
+    assert [each.__traceback__ for each in kept(book, finding.id)] == [None, None]
+    certificate = Certificate(20, 20, 2, ("passes", "makes no sense"))
+    book.confirm(raised(flushes(1)), (flushes(1),), certificate)
+    assert [each.__traceback__ for each in kept(book, finding.id)] == [None, None]
+    assert [len(each.trace) for each in kept(book, finding.id)] == [1, 3]
+
+
+def raised(trace: tuple[Operation, ...]) -> Finding:
+    """A finding as it comes out of a step."""
+    try:
+        raise count_finding(trace)
+    except Finding as finding:
+        return finding
+
+
+def kept(book: Book, identity: str) -> tuple[Finding, Finding]:
+    entry = book.entries[identity]
+    return entry.finding, entry.met
 
 
 def test_a_campaign_that_goes_on_knows_what_was_found(tmp_path: Path) -> None:

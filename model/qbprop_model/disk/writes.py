@@ -96,7 +96,7 @@ class WriteRules(ChainRules):
         return image.hosted.at(start) or Alloc.COMPRESSED in kinds
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=4_000)
 def _packed(parts: tuple[tuple[int, int, Data], ...], cluster_size: int) -> int:
     """Bytes of a compressed cluster, made of ``(offset, length, data)``: it takes milliseconds."""
     cluster = b"".join(data.render(offset, length).tobytes() for offset, length, data in parts)

@@ -60,6 +60,7 @@ class Book:
 
         :raises OSError: it cannot be written.
         """
+        finding = finding.without_traceback()
         entry = self.entries.get(finding.id)
         trace = self._trace(finding, (finding.trace,))
         if entry is None:
@@ -99,7 +100,8 @@ class Book:
         """
         entry = self.entries[finding.id]
         folder = self.folder(finding.id)
-        entry.finding, entry.trace = finding, self._trace(finding, examples)
+        entry.finding = finding.without_traceback()
+        entry.trace = self._trace(finding, examples)
         entry.record.operations = entry.trace.length
         write_trace(folder / "trace.jsonl", entry.trace)
         accompany(entry, folder)

@@ -1,5 +1,6 @@
 """A round: Hypothesis runs the machine until something new is found, or enough was tried."""
 
+import gc
 import hashlib
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +57,10 @@ class Rounds:
                 raise Interrupted from error
             if not isinstance(error, Flaky) or not (watch.halted or _found_before(watch)):
                 watch.broken = watch.broken or error
+        finally:
+            # What Hypothesis knew of the round hangs together in circles, which Python
+            # would let grow to a quarter of all there is.
+            gc.collect()
 
     def _settings(self) -> settings:
         phases = [Phase.generate, Phase.shrink]

@@ -6,7 +6,7 @@ much as a question to QEMU.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ COPY_LIMIT = 32 << 20
 """Most bytes that one backup copies."""
 
 
-@cache
+@lru_cache(maxsize=256)
 def _below(limit: int) -> st.SearchStrategy[int]:
     return st.integers(0, limit - 1)
 

@@ -46,7 +46,7 @@ _BLOCK = 4096
 TEMPLATE_COUNT = 256
 """Most templates kept."""
 
-FILLED_LIMIT = 1 << 25
+FILLED_LIMIT = 1 << 23
 """Most bytes kept of filled images; the oldest go first."""
 
 _RAW_START = 4096
