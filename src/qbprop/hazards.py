@@ -15,6 +15,7 @@ from qbprop_model.image import Alloc, Image
 from qbprop_model.operations import (
     Abort,
     Action,
+    BitmapEnable,
     BitmapMerge,
     BitmapRemove,
     BlockCommit,
@@ -428,7 +429,7 @@ def _undone(operation: Transaction, expected: Expectation, before: World) -> Ite
     reached = operation.actions[: refusal.position + 1]
     backups = [a for a in reached if isinstance(a, DriveBackup | BlockdevBackup)]
     nodes = _sources(backups, before)
-    if refusal.action == "bitmap_enable":
+    if refusal.action == "bitmap_enable" or _passes_to_enable(operation, refusal.position):
         yield FAILED_ENABLE
     if operation.grouped and len(expected.jobs) > 1:
         yield GROUP_UNDONE
@@ -440,6 +441,13 @@ def _undone(operation: Transaction, expected: Expectation, before: World) -> Ite
         yield REMOVAL_UNDONE
     if any(b.node in before.roots and nodes[i] in nodes[:i] for i, b in enumerate(backups)):
         yield FILTER_BACKUP
+
+
+def _passes_to_enable(operation: Transaction, position: int) -> bool:
+    """Whether a merge of nothing is refused, which QEMU lets pass, and an enable follows."""
+    refused, *behind = operation.actions[position:]
+    empty = isinstance(refused, BitmapMerge) and not refused.sources
+    return empty and any(isinstance(action, BitmapEnable) for action in behind)
 
 
 def _removes_inconsistent(action: Action, before: World) -> bool:
