@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from qbprop.campaign.memory import WORKER_LIMIT, resident, show, worker_limit
+from qbprop.campaign.memory import WORKER_LIMIT, give_back, resident, show, worker_limit
 
 GREEDY = "taken = bytearray(b'1') * (100 << 20); print('taken', flush=True); input()"
 
@@ -23,6 +23,16 @@ def test_the_processes_below_count_too_and_what_is_gone_does_not() -> None:
         child.communicate("\n")
     assert resident(child.pid) == 0
     assert resident() < alone + (100 << 20)
+
+
+def test_what_is_free_between_things_in_use_is_given_back() -> None:
+    pieces = [bytearray(b"1") * 10_000 for _ in range(10_000)]
+    kept = pieces[::10]
+    del pieces
+    before = resident()
+    give_back()
+    assert resident() < before - (50 << 20)
+    assert len(kept) == 1000
 
 
 def test_workers_share_the_machine() -> None:

@@ -1,6 +1,5 @@
 """A round: Hypothesis runs the machine until something new is found, or enough was tried."""
 
-import gc
 import hashlib
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from hypothesis.database import ExampleDatabase
 from hypothesis.errors import Flaky, FlakyFailure
 from hypothesis.stateful import get_state_machine_test
 
+from qbprop.campaign.memory import give_back
 from qbprop.campaign.summary import Summary
 from qbprop.campaign.watch import Halt, Interrupted, Watch
 from qbprop.campaign.weights import Weights
@@ -58,9 +58,7 @@ class Rounds:
             if not isinstance(error, Flaky) or not (watch.halted or _found_before(watch)):
                 watch.broken = watch.broken or error
         finally:
-            # What Hypothesis knew of the round hangs together in circles, which Python
-            # would let grow to a quarter of all there is.
-            gc.collect()
+            give_back()  # what Hypothesis knew of the round hangs together in circles
 
     def _settings(self) -> settings:
         phases = [Phase.generate, Phase.shrink]
