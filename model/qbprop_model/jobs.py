@@ -27,7 +27,8 @@ class Job:
 
     ``status`` is as ``query-jobs`` shows it. ``serial``: one job cluster after the other.
     ``limited``: its speed limit lets it copy no more. ``faulty``: the error that it has stopped
-    at, as its events tell it. ``lost``: it ended, and how far it had come is open.
+    at, as its events tell it. ``lost``: it ended, and how far it had come is open; ``unscanned``:
+    and perhaps before it had found out what to copy.
     ``group``: the ids of all jobs that end together; empty for a job by itself.
     """
 
@@ -60,6 +61,7 @@ class Job:
     faulty: str = ""
     error: Reason | None = None
     lost: bool = False
+    unscanned: bool = False
     group: tuple[str, ...] = ()
 
     @property

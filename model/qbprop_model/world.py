@@ -126,7 +126,7 @@ class World(State):
             jobs=dict(self.ends),
             contents=contents,
             alive={
-                job_id: JobState(job.status, job.length, self._offset(job), job.error)
+                job_id: JobState(job.status, self._length(job), self._offset(job), job.error)
                 for job_id, job in self.jobs.items()
             }
             | {
@@ -138,6 +138,10 @@ class World(State):
             opened=tuple(sorted(self.opened)),
             complaints=self.complaints,
         )
+
+    def _length(self, job: Job) -> int | None:
+        """What ``query-jobs`` tells of all there is to copy."""
+        return None if job.unscanned else job.length
 
     def _offset(self, job: Job) -> int | None:
         """What ``query-jobs`` tells of the progress."""

@@ -629,9 +629,12 @@ def test_a_job_that_is_cancelled_at_once_may_still_have_been_looking(
         *(CreateImage(image=f"target{i}", layer=Layer(size=CLUSTER)) for i in (0, 1)),
     ):
         world.apply(each)
-    looking = BlockdevBackup(node="drive0", target="target0", sync=sync, job="job0")
+    looking = BlockdevBackup(
+        node="drive0", target="target0", sync=sync, job="job0", auto_dismiss=False
+    )
     failing = BlockdevBackup(node="drive1", target="target1", sync="full", job="job1")
     expected = world.apply(Transaction(actions=(looking, failing), grouped=True))
+    assert expected.alive["job0"].length == length
     ended = expected.jobs["job0"]
     assert (ended.length, ended.offset, ended.error) == (length, None, Reason.JOB_CANCELLED)
     assert "[waiting]" in expected.words["job0"]

@@ -285,6 +285,7 @@ def cancel(world: State, job_id: str) -> None:
         offset = None
         if job.scans:
             length = None  # how far it had looked for what to copy
+            world.jobs[job_id] = replace(job, unscanned=True)
         if job.copy:
             check_cancelled(world, job)
             blur_target(world, job_id)
